@@ -1,0 +1,25 @@
+//! The language and the rules of the mesh.
+//!
+//! Points, kinds, selectors, commands, configs and binds are parsed and printed here; resources, messages,
+//! outcomes and changes have their shapes here; what may stand where, which rule of a bind applies and whether
+//! a resource matches a selector are decided here. Nothing in this crate reads a clock, draws randomness,
+//! touches a file or a socket, or knows a runtime: it builds for `wasm32-unknown-unknown`.
+
+mod address;
+mod kind;
+mod message;
+mod problem;
+mod property;
+mod resource;
+mod watch;
+
+pub use address::{Point, PointError};
+pub use kind::{Base, Kind, KindError, Name, Specific, Sub};
+pub use message::{
+    Agent, Blob, Body, CallChain, Digest, DigestError, Header, Headers, Message, MessageId, Method,
+    MethodFamily, Outcome, Payload, Priority, Refusal, Reply, Request, Signal, Trace,
+};
+pub use problem::{Code, Place, PointerError, Problem, Span};
+pub use property::{Key, KeyError, Properties, Property, PropertyChange, Value};
+pub use resource::{Epoch, Phase, Resource, Revision, Status, Timestamp};
+pub use watch::{Change, Event, ResumeToken, ResumeTokenError};
