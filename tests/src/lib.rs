@@ -1,6 +1,13 @@
 //! What the tests of the whole system share: the repository's own files, and node processes that are really started.
+//!
+//! A test that cannot do its work says so by a panic; nothing here returns errors.
+#![expect(clippy::expect_used, reason = "a harness for tests ends the test when the machine does not play along")]
+
+mod node;
 
 use std::path::{Path, PathBuf};
+
+pub use node::{Answer, Node, binary, http};
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
