@@ -1,1 +1,3 @@
-//! 
+//! Resources: create, find, change and watch them; bundles and files.
+
+pub mod blob;
