@@ -1,3 +1,4 @@
 //! Resources: create, find, change and watch them; bundles and files.
 
 pub mod blob;
+pub mod store;
