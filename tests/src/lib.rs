@@ -3,10 +3,13 @@
 //! A test that cannot do its work says so by a panic; nothing here returns errors.
 #![expect(clippy::expect_used, reason = "a harness for tests ends the test when the machine does not play along")]
 
+mod api;
 mod node;
+pub mod soak;
 
 use std::path::{Path, PathBuf};
 
+pub use api::Api;
 pub use node::{Answer, Node, binary, http};
 
 /// The root of the repository.
