@@ -164,7 +164,7 @@ impl Point {
         let (this, that) = (&*self.0, &*other.0);
         that.len() > this.len()
             && that.starts_with(this)
-            && (self.is_directory() || that.as_bytes()[this.len()] == b':')
+            && (self.is_directory() || self.path().is_none() && that.as_bytes()[this.len()] == b':')
     }
 
     /// The version segment, when the point is a Bundle or stands in one.
@@ -481,6 +481,7 @@ mod tests {
         assert!(!files.contains(&point("shop:files2")));
         assert!(point("shop:files:/img/").contains(&point("shop:files:/img/a")));
         assert!(!point("shop:files:/img").contains(&point("shop:files:/img2")));
+        assert!(!point("shop:files:/img").contains(&point("shop:files:/img:2")));
         assert!(Point::root().contains(&files));
     }
 }

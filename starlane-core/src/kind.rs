@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::cursor::shorten;
+use crate::nearest::did_you_mean;
+use crate::{Code, Problem, Span};
+
 /// A name in Pascal case, as kinds and methods have: `Order`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
@@ -236,6 +240,55 @@ impl FromStr for Kind {
     }
 }
 
+impl Kind {
+    /// Reads a kind as [`FromStr`] does, and says what to write instead when it is none.
+    ///
+    /// # Errors
+    /// `E-KIND-SYNTAX`. A name that nobody declared is fine here: whoever knows the declared kinds refuses it with
+    /// [`kind_unknown`].
+    pub fn parse_with_help(text: &str) -> Result<Kind, Problem> {
+        text.parse().map_err(|_| {
+            let span = Span { start: 0, end: text.len() };
+            let detail = if text.is_empty() {
+                "a kind cannot be empty".to_owned()
+            } else {
+                format!("`{}` is not written like a kind", shorten(text))
+            };
+            let problem = Problem::new(Code::KindSyntax, detail).in_text(text, span, "not a kind");
+            problem.help(writing_help(text))
+        })
+    }
+}
+
+/// What to write instead of a text that is no kind.
+pub(crate) fn writing_help(text: &str) -> String {
+    let name = text.trim_start_matches('<').split(['<', '>']).next().unwrap_or_default();
+    let general =
+        "kinds are written `Name`, `Name<Sub>` or `Name<Sub<provider:vendor:product:variant:version>>`";
+    if name.parse::<Name>().is_ok() || name.is_empty() {
+        return general.to_owned();
+    }
+    if let Some(help) = did_you_mean(name, BUILT_IN.iter().map(|(name, _)| *name)) {
+        return help;
+    }
+    let kebab = name.replace(['_', ' '], "-").to_ascii_lowercase();
+    match Name::from_kebab(&kebab) {
+        Some(pascal) => format!("kinds are written in Pascal case: `{pascal}`"),
+        None => general.to_owned(),
+    }
+}
+
+/// The problem that a kind is neither built in nor declared. `declared` are the names of the kinds that could have
+/// been meant besides those built in.
+pub fn kind_unknown<'a>(name: &str, declared: impl IntoIterator<Item = &'a str>) -> Problem {
+    let known = BUILT_IN.iter().map(|(name, _)| *name).chain(declared);
+    let help = did_you_mean(name, known).unwrap_or_else(|| match name.parse::<Name>() {
+        Ok(own) => format!("declare it first: `create mesh:kinds:{}<Kind>`", own.to_kebab()),
+        Err(_) => writing_help(name),
+    });
+    Problem::new(Code::KindUnknown, format!("no kind `{name}`")).help(help)
+}
+
 /// Splits `a<b>` into `a` and `b`; a text without brackets stays whole.
 fn split_bracket(text: &str) -> Option<(&str, Option<&str>)> {
     match text.find('<') {
@@ -300,6 +353,28 @@ mod tests {
         for text in ["", "order", "A<", "A<b>", "A<B<x>>", "A>", "A<B>>", "A-B", "A<B<a:b:c:d:1.0>>"] {
             assert!(text.parse::<Kind>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn slips_in_kinds_get_help() {
+        for (text, help) in [
+            ("mechtron", "did you mean `Mechtron`?"),
+            (
+                "<Bundel<>>",
+                "kinds are written `Name`, `Name<Sub>` or `Name<Sub<provider:vendor:product:variant:version>>`",
+            ),
+            ("line-item", "kinds are written in Pascal case: `LineItem`"),
+            ("line_item", "kinds are written in Pascal case: `LineItem`"),
+        ] {
+            let problem = Kind::parse_with_help(text).unwrap_err();
+            assert_eq!((problem.code, problem.help.as_deref()), (Code::KindSyntax, Some(help)), "{text}");
+        }
+        assert_eq!(kind_unknown("Mechatron", []).help.unwrap(), "did you mean `Mechtron`?");
+        assert_eq!(kind_unknown("Ordr", ["Order"]).help.unwrap(), "did you mean `Order`?");
+        assert_eq!(
+            kind_unknown("LineItem", ["Order"]).help.unwrap(),
+            "declare it first: `create mesh:kinds:line-item<Kind>`"
+        );
     }
 
     #[test]

@@ -6,15 +6,19 @@
 //! touches a file or a socket, or knows a runtime: it builds for `wasm32-unknown-unknown`.
 
 mod address;
+mod cursor;
 mod kind;
 mod message;
+mod nearest;
 mod problem;
 mod property;
+mod quote;
 mod resource;
+mod selector;
 mod watch;
 
 pub use address::{Point, PointError};
-pub use kind::{Base, Kind, KindError, Name, Specific, Sub};
+pub use kind::{Base, Kind, KindError, Name, Specific, Sub, kind_unknown};
 pub use message::{
     Agent, Blob, Body, CallChain, Digest, DigestError, Header, Headers, Message, MessageId, Method,
     MethodFamily, Outcome, Payload, Priority, Refusal, Reply, Request, Signal, Trace,
@@ -22,4 +26,5 @@ pub use message::{
 pub use problem::{Code, Place, PointerError, Problem, Span};
 pub use property::{Key, KeyError, Properties, Property, PropertyChange, Value};
 pub use resource::{Epoch, Phase, Resource, Revision, Status, Timestamp};
+pub use selector::{Depth, Scope, Selector};
 pub use watch::{Change, Event, ResumeToken, ResumeTokenError};
