@@ -1,19 +1,51 @@
 //! The two doors: listening, accepting, draining.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
-use tokio::net::TcpListener;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Protection};
+use crate::api::Api;
+use crate::body::Answer;
+use crate::config::{Config, Limits, Protection};
 use crate::mesh::Mesh;
+use crate::metrics::Metrics;
+use crate::pace::{Paced, Phase};
+use crate::web::Web;
+
+/// Refused connections that are being told so at once; more are closed without a word.
+const REFUSALS_MAX: usize = 64;
+
+/// How long a refused connection may take to hear that it is.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long to wait after the system has run out of something, before accepting again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+content-type: application/problem+json\r\ncontent-length: 172\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+{\"type\":\"urn:starlane:error:E-BUSY\",\"title\":\"The receiver has too much waiting.\",\"status\":503,\
+\"detail\":\"too many connections are open\",\"code\":\"E-BUSY\",\"retryAfter\":1}\n    ";
 
 /// The two doors of a node, listening and not yet open.
 pub struct Doors<M> {
-    web: TcpListener,
-    api: TcpListener,
+    listeners: [TcpListener; 2],
     config: Arc<Config>,
     mesh: Arc<M>,
 }
@@ -59,18 +91,39 @@ impl<M: Mesh> Doors<M> {
     /// When an address is taken or may not be used.
     pub async fn bind(config: Config, mesh: Arc<M>) -> Result<(Self, Addresses), BindError> {
         check(&config)?;
-        let web = listen(config.web).await?;
-        let api = listen(config.api).await?;
-        let addresses = Addresses {
-            web: web.local_addr().map_err(|error| BindError::Listen { address: config.web, error })?,
-            api: api.local_addr().map_err(|error| BindError::Listen { address: config.api, error })?,
-        };
-        Ok((Self { web, api, config: Arc::new(config), mesh }, addresses))
+        let (web, web_address) = listen(config.web).await?;
+        let (api, api_address) = listen(config.api).await?;
+        let doors = Self { listeners: [web, api], config: Arc::new(config), mesh };
+        Ok((doors, Addresses { web: web_address, api: api_address }))
     }
 
     /// Serves both doors until `shutdown` is ready; then lets running requests end, for `drain_timeout` at most.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
+        let Self { listeners: [web_listener, api_listener], config, mesh } = self;
+        let (registry, [web_metrics, api_metrics]) = Metrics::doors();
+        let drain = Arc::new(Drain::default());
+        let tasks = TaskTracker::new();
+
+        let web = Web::new(Arc::clone(&mesh), Arc::clone(&config));
+        let api =
+            Api::new(mesh, Arc::clone(&config), registry, Arc::clone(&api_metrics), drain.token.clone());
+        let door = |listener, metrics| Door {
+            listener,
+            limits: config.limits.clone(),
+            metrics,
+            census: Arc::default(),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            drain: Arc::clone(&drain),
+            tasks: tasks.clone(),
+        };
+        tasks.spawn(door(web_listener, web_metrics).serve(web));
+        tasks.spawn(door(api_listener, api_metrics).serve(api));
+
         shutdown.await;
+        drain.begun.store(true, Ordering::Release);
+        drain.token.cancel();
+        tasks.close();
+        tasks.wait().await;
     }
 }
 
@@ -82,7 +135,7 @@ fn check(config: &Config) -> Result<(), BindError> {
         Protection::Tls { .. } => Err(BindError::TlsUnsupported),
         Protection::BehindProxy => Ok(()),
         Protection::LoopbackOnly => {
-            match [config.web, config.api].into_iter().find(|a| !a.ip().is_loopback()) {
+            match [config.web, config.api].into_iter().find(|address| !address.ip().is_loopback()) {
                 Some(address) => Err(BindError::Unprotected { address }),
                 None => Ok(()),
             }
@@ -90,6 +143,240 @@ fn check(config: &Config) -> Result<(), BindError> {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|error| BindError::Listen { address, error })
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+    let failed = |error| BindError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// What answers the requests of a door.
+pub(crate) trait Host: Send + Sync + 'static {
+    /// What is known of one connection.
+    type Visit: Send + Sync + 'static;
+
+    /// A connection begins.
+    fn visit(self: &Arc<Self>, peer: IpAddr, phase: Arc<Phase>, metrics: Arc<Metrics>) -> Self::Visit;
+
+    /// Answers one request of a connection.
+    fn answer(
+        visit: Arc<Self::Visit>,
+        request: http::Request<Incoming>,
+    ) -> impl Future<Output = http::Response<Answer>> + Send;
+}
+
+/// Tells all connections that the doors close.
+#[derive(Debug, Default)]
+struct Drain {
+    /// Read at every turn of a connection, where asking the token would take a lock that all share.
+    begun: AtomicBool,
+    token: CancellationToken,
+}
+
+struct Door {
+    listener: TcpListener,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    census: Arc<Census>,
+    refusals: Arc<Semaphore>,
+    drain: Arc<Drain>,
+    tasks: TaskTracker,
+}
+
+impl Door {
+    async fn serve<H: Host>(self, host: Arc<H>) {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            // The stream under it watches the head's time, without a timer for each request.
+            .header_read_timeout(None)
+            .max_headers(self.limits.headers_max)
+            .max_header_size(self.limits.head_bytes_max)
+            .max_buf_size(self.limits.head_bytes_max.max(64 * 1024))
+            .pipeline_flush(true);
+        let closing = self.drain.token.clone();
+        let mut closing = pin!(closing.cancelled());
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut closing => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer, &host, &http),
+                Err(error) if belongs_to_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections for now");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit<H: Host>(&self, stream: TcpStream, peer: SocketAddr, host: &Arc<H>, http: &http1::Builder) {
+        let Some(counted) = Counted::admit(&self.census, peer.ip(), &self.limits, &self.metrics) else {
+            self.metrics.refused.inc();
+            if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+                self.tasks.spawn(async move {
+                    let _permit = permit;
+                    // A peer that does not listen has nothing to lose.
+                    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)).await;
+                });
+            }
+            return;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot send small answers at once");
+        }
+        let phase = Arc::new(Phase::default());
+        let visit = Arc::new(host.visit(peer.ip(), Arc::clone(&phase), Arc::clone(&self.metrics)));
+        let paced = Paced::new(stream, phase, &self.limits);
+        let connection = http.serve_connection(
+            TokioIo::new(paced),
+            service_fn(move |request| {
+                let visit = Arc::clone(&visit);
+                async move { Ok::<_, Infallible>(H::answer(visit, request).await) }
+            }),
+        );
+        let (drain, drain_timeout) = (Arc::clone(&self.drain), self.limits.drain_timeout);
+        let metrics = Arc::clone(&self.metrics);
+        self.tasks.spawn(async move {
+            let _counted = counted;
+            if until_drained(connection, &drain, drain_timeout).await.is_err() {
+                metrics.broken.inc();
+            }
+        });
+    }
+}
+
+/// Serves a connection to its end, which comes soon after the doors begin to close.
+async fn until_drained<S>(
+    connection: http1::Connection<TokioIo<Paced<TcpStream>>, S>,
+    drain: &Drain,
+    drain_timeout: Duration,
+) -> hyper::Result<()>
+where
+    S: hyper::service::Service<
+            http::Request<Incoming>,
+            Response = http::Response<Answer>,
+            Error = Infallible,
+        >,
+{
+    let mut connection = pin!(connection);
+    {
+        let mut closing = pin!(drain.token.cancelled());
+        let mut asked = false;
+        let ended = std::future::poll_fn(|cx| {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            // Asked once, the token wakes this task for good.
+            if !asked || drain.begun.load(Ordering::Acquire) {
+                asked = true;
+                return closing.as_mut().poll(cx).map(|()| None);
+            }
+            Poll::Pending
+        });
+        if let Some(ended) = ended.await {
+            return ended;
+        }
+    }
+    Pin::as_mut(&mut connection).graceful_shutdown();
+    tokio::time::timeout(drain_timeout, connection).await.unwrap_or(Ok(()))
+}
+
+/// Whether an error of accepting is about the one connection, and not about all to come.
+fn belongs_to_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Tells a connection that there are too many, and reads on so that the answer is not lost with what it sent.
+async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(REFUSAL).await?;
+    stream.shutdown().await?;
+    let mut sink = [0; 1024];
+    while stream.read(&mut sink).await? > 0 {}
+    Ok(())
+}
+
+/// Who is connected.
+#[derive(Debug, Default)]
+struct Census {
+    total: AtomicUsize,
+    by_ip: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One connection in a census; leaves it when dropped.
+#[derive(Debug)]
+struct Counted {
+    census: Arc<Census>,
+    /// Absent for the addresses that are not counted.
+    ip: Option<IpAddr>,
+    metrics: Arc<Metrics>,
+}
+
+impl Counted {
+    fn admit(census: &Arc<Census>, ip: IpAddr, limits: &Limits, metrics: &Arc<Metrics>) -> Option<Self> {
+        let ip = ip.to_canonical();
+        let ip = (!ip.is_loopback()).then_some(ip);
+        if census.total.load(Ordering::Relaxed) >= limits.connections_max {
+            return None;
+        }
+        if let Some(ip) = ip {
+            let mut by_ip = census.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = by_ip.entry(ip).or_default();
+            if *open >= limits.connections_per_ip_max {
+                return None;
+            }
+            *open += 1;
+        }
+        census.total.fetch_add(1, Ordering::Relaxed);
+        metrics.connections.inc();
+        Some(Self { census: Arc::clone(census), ip, metrics: Arc::clone(metrics) })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.census.total.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.connections.dec();
+        let Some(ip) = self.ip else { return };
+        let mut by_ip = self.census.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = by_ip.get_mut(&ip) {
+            *open -= 1;
+            if *open == 0 {
+                by_ip.remove(&ip);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(REFUSAL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        serde_json::from_str::<crate::shapes::ProblemDetails>(body).unwrap();
+    }
+
+    #[test]
+    fn an_address_may_open_only_so_many() {
+        let (census, metrics) = (Arc::default(), Arc::default());
+        let limits = Limits { connections_max: 4, connections_per_ip_max: 2, ..Limits::default() };
+        let admit = |ip: [u8; 4]| Counted::admit(&census, ip.into(), &limits, &metrics);
+        let first = admit([192, 0, 2, 1]).unwrap();
+        let second = admit([192, 0, 2, 1]).unwrap();
+        assert!(admit([192, 0, 2, 1]).is_none());
+        let others = [admit([127, 0, 0, 1]), admit([127, 0, 0, 1])];
+        assert!(others.iter().all(Option::is_some));
+        assert!(admit([127, 0, 0, 1]).is_none(), "the total holds for all");
+        drop((first, others));
+        assert!(admit([192, 0, 2, 1]).is_some());
+        drop(second);
+        assert!(census.by_ip.lock().unwrap().is_empty());
+    }
 }

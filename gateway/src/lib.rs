@@ -3,12 +3,27 @@
 //! The gateway turns HTTP into messages and outcomes into answers, and holds off clients that are slow, many or
 //! malicious. It never runs a bind, reads the registry or knows a mechtron: the node behind [`Mesh`] does.
 
+mod api;
+mod body;
 mod config;
+mod content;
 mod doors;
 mod mesh;
+mod metrics;
+mod pace;
+mod page;
+mod problem;
 mod schema;
+mod segment;
 pub mod shapes;
+mod web;
 
 pub use config::{Config, Limits, Protection};
 pub use doors::{Addresses, BindError, Doors};
 pub use mesh::{Content, Expect, Mesh, Selection, SpaceState, Upload};
+pub use segment::encode_point;
+
+/// The OpenAPI 3.1 document of the `/v1` API, as JSON.
+pub fn openapi() -> String {
+    api::document()
+}

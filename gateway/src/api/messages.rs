@@ -1,0 +1,181 @@
+//! Messages: asked and sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Deserialize;
+use starlane_core::{Body, Code, Header, Headers, Message, Method, Payload, Point, Problem, Request, Trace};
+use utoipa::IntoParams;
+
+use super::Shared;
+use super::extract::{Asks, At, Whole, duration, text};
+use crate::content::{self, Asked};
+use crate::mesh::Mesh;
+use crate::problem::{Failure, OUTCOME, reply};
+use crate::schema;
+use crate::shapes::Sent;
+use crate::web::read_reply;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct RequestAsks {
+    /// What is asked: `Ext<AddItem>` or `AddItem`, `Http<Get>` or `GET`. Without it, `Http<Post>` when there is a
+    /// body, else `Http<Get>`.
+    #[param(example = "AddItem")]
+    method: Option<String>,
+    /// Of what; `/` without it.
+    #[param(example = "/")]
+    path: Option<String>,
+    /// How long to wait: `500ms`, `10s`, `2m`, or seconds.
+    #[param(example = "10s")]
+    timeout: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SendAsks {
+    /// What is said: `Ext<AddItem>` or `AddItem`, `Http<Post>` or `POST`. Without it, `Http<Post>` when there is a
+    /// body, else `Http<Get>`.
+    #[param(example = "AddItem")]
+    method: Option<String>,
+    /// Of what; `/` without it.
+    #[param(example = "/")]
+    path: Option<String>,
+}
+
+/// Asks the resource at a point. The body and its content type are the message's.
+#[utoipa::path(post, path = "/v1/request/{point}", tag = "messages",
+    params(("point" = schema::Point, Path, description = "One segment: `/` is `%2F`"), RequestAsks),
+    request_body(content = Vec<u8>, content_type = "*/*", description = "The message"),
+    responses(
+        (status = "2XX", description = "The reply as it is; so are 3XX, 4XX and 5XX with `Starlane-Outcome: ok`",
+            body = Vec<u8>, content_type = "*/*",
+            headers(("starlane-outcome" = String, description = "`ok`; with a problem `rejected`, `failed` or `unknown`")))))]
+pub(crate) async fn request<M: Mesh>(
+    State(shared): State<Arc<Shared<M>>>,
+    At(point): At,
+    Asks(asks): Asks<RequestAsks>,
+    Extension(trace): Extension<Trace>,
+    headers: HeaderMap,
+    body: Whole,
+) -> Result<Response, Failure> {
+    let limits = &shared.config.limits;
+    let timeout = asks.timeout.as_deref().map_or(Ok(limits.request_timeout), duration)?;
+    if timeout > limits.request_timeout_max {
+        let most = limits.request_timeout_max.as_secs();
+        let problem = Problem::new(Code::Usage, format!("`timeout` is longer than {most} seconds"));
+        return Err(problem.help("send a message that wants no answer, and watch for its effect").into());
+    }
+    // The reply comes as it is: ranges and conditions are for content.
+    let asked = Asked::default();
+    let (method, path) = (asks.method, asks.path);
+    let message = message(&shared, point, method, path, timeout, trace, &headers, body)?;
+    let reply = reply(shared.mesh.request(message).await)?;
+    let (status, headers, body) = read_reply(reply)?;
+    let mut response = content::answer(&*shared.mesh, &asked, status, headers, body).await?;
+    response.headers_mut().insert(OUTCOME, HeaderValue::from_static("ok"));
+    Ok(response.map(axum::body::Body::new))
+}
+
+/// Sends a message to a point, and does not wait for it to be handled.
+#[utoipa::path(post, path = "/v1/send/{point}", tag = "messages",
+    params(("point" = schema::Point, Path, description = "One segment: `/` is `%2F`"), SendAsks),
+    request_body(content = Vec<u8>, content_type = "*/*", description = "The message"),
+    responses((status = 202, description = "It is on its way", body = Sent)))]
+pub(crate) async fn send<M: Mesh>(
+    State(shared): State<Arc<Shared<M>>>,
+    At(point): At,
+    Asks(asks): Asks<SendAsks>,
+    Extension(trace): Extension<Trace>,
+    headers: HeaderMap,
+    body: Whole,
+) -> Result<Response, Failure> {
+    let timeout = shared.config.limits.request_timeout;
+    let mut message = message(&shared, point, asks.method, asks.path, timeout, trace, &headers, body)?;
+    if let Payload::Request(signal) = message.payload {
+        message.payload = Payload::Signal(signal);
+    }
+    let id = shared.mesh.send(message).await?;
+    Ok((StatusCode::ACCEPTED, Json(Sent { id: id.to_string() })).into_response())
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is one part of a request, and both callers have them apart"
+)]
+fn message<M: Mesh>(
+    shared: &Shared<M>,
+    to: Point,
+    method: Option<String>,
+    path: Option<String>,
+    timeout: Duration,
+    trace: Trace,
+    headers: &HeaderMap,
+    body: Whole,
+) -> Result<Message, Problem> {
+    let method = match &method {
+        Some(text) => read_method(text)?,
+        None => read_method(if body.bytes.is_empty() { "GET" } else { "POST" })?,
+    };
+    let path = path.unwrap_or_else(|| "/".to_owned());
+    if !path.starts_with('/') || path.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        let problem = Problem::new(Code::Usage, format!("`{}` is not a path", path.escape_debug()));
+        return Err(problem.help("a path begins with `/` and holds no white space"));
+    }
+    let mut known = Headers::default();
+    if let Some(content_type) = &body.content_type {
+        known.set("content-type", content_type);
+    }
+    if let Some(accept) = text(headers, &ACCEPT)? {
+        known.set("accept", accept);
+    }
+    let id = shared.mesh.new_message_id();
+    let mut header = Header::new(id, shared.config.point.clone(), to, shared.agent(), timeout);
+    header.trace = trace;
+    let request = Request { method, path: path.into(), headers: known, body: Body::Bytes(body.bytes) };
+    Ok(Message { header, payload: Payload::Request(request) })
+}
+
+/// Reads `Ext<AddItem>`, `AddItem`, `Http<Get>` or `GET`.
+fn read_method(text: &str) -> Result<Method, Problem> {
+    let upper = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase());
+    let read = if text.contains('<') {
+        text.parse().ok()
+    } else if upper {
+        Method::http(text)
+    } else {
+        Method::ext(text).ok()
+    };
+    read.ok_or_else(|| {
+        Problem::new(Code::Usage, format!("`{text}` is not a method"))
+            .help("write `Ext<AddItem>` or `AddItem`, `Http<Get>` or `GET`")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_have_a_short_form() {
+        for (text, method) in [
+            ("GET", "Http<Get>"),
+            ("Http<Post>", "Http<Post>"),
+            ("AddItem", "Ext<AddItem>"),
+            ("Msg<AddItem>", "Ext<AddItem>"),
+        ] {
+            assert_eq!(read_method(text).unwrap().to_string(), method);
+        }
+        for text in ["", "add", "Ext<", "Foo<Bar>", "GE T"] {
+            assert!(read_method(text).is_err(), "{text}");
+        }
+    }
+}

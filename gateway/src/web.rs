@@ -1,0 +1,332 @@
+//! The users' web: `Host` → Space → the space's bind, and the reply back.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use starlane_core::{Body, Code, Header, Headers, Message, Outcome, Payload, Point, Problem, Reply, Trace};
+
+use crate::body::{Answer, Budget, Guards, collect};
+use crate::config::{Config, Protection};
+use crate::content::{self, Asked};
+use crate::doors::Host;
+use crate::mesh::{Mesh, SpaceState};
+use crate::metrics::Metrics;
+use crate::pace::Phase;
+use crate::page;
+use crate::problem::{self, Failure};
+
+/// The W3C trace context of a request or an answer.
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What concerns one connection and not the message (RFC 9110, 7.6.1), or is said anew by who sends it on.
+const HOP_BY_HOP: [&str; 10] = [
+    "connection",
+    "content-length",
+    "expect",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What a proxy says of a client; believed only from a proxy that we were told of.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+
+pub(crate) struct Web<M> {
+    mesh: Arc<M>,
+    config: Arc<Config>,
+    budget: Arc<Budget>,
+}
+
+impl<M: Mesh> Web<M> {
+    pub(crate) fn new(mesh: Arc<M>, config: Arc<Config>) -> Arc<Self> {
+        let budget = Budget::new(config.limits.bodies_bytes_max);
+        Arc::new(Self { mesh, config, budget })
+    }
+}
+
+/// What is known of one connection to the users' web.
+pub(crate) struct Visit<M> {
+    web: Arc<Web<M>>,
+    phase: Arc<Phase>,
+    metrics: Arc<Metrics>,
+    /// The address of the other side, as text.
+    peer: String,
+    /// The space that was asked for last: nearly always the next one too.
+    last_space: Mutex<Option<(HeaderValue, Point)>>,
+}
+
+impl<M: Mesh> Host for Web<M> {
+    type Visit = Visit<M>;
+
+    fn visit(self: &Arc<Self>, peer: IpAddr, phase: Arc<Phase>, metrics: Arc<Metrics>) -> Visit<M> {
+        let peer = peer.to_canonical().to_string();
+        Visit { web: Arc::clone(self), phase, metrics, peer, last_space: Mutex::default() }
+    }
+
+    async fn answer(visit: Arc<Visit<M>>, request: Request<Incoming>) -> Response<Answer> {
+        let guards = Guards { _serving: visit.phase.serving(), watched: visit.metrics.request() };
+        let for_people = request.headers().get_all(ACCEPT).iter().any(wants_html);
+        let head = request.method() == Method::HEAD;
+        let told =
+            request.headers().get(TRACEPARENT).and_then(|text| Trace::from_traceparent(text.to_str().ok()?));
+        let mut trace = told;
+        let mut response = match visit.respond(request, &mut trace).await {
+            Ok(response) => response,
+            Err(failure) => fail(failure, for_people, head, trace),
+        };
+        if let Some(value) = told.and_then(|trace| HeaderValue::from_str(&trace.to_traceparent()).ok()) {
+            response.headers_mut().insert(TRACEPARENT, value);
+        }
+        let mut guards = guards;
+        guards.watched.status(response.status());
+        response.body_mut().guard(guards);
+        response
+    }
+}
+
+impl<M: Mesh> Visit<M> {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        trace: &mut Option<Trace>,
+    ) -> Result<Response<Answer>, Failure> {
+        let (parts, body) = request.into_parts();
+        let Web { mesh, config, budget } = &*self.web;
+        let space = self.space(&parts)?;
+        refuse_upgrade(&parts.headers)?;
+        let method = match parts.method {
+            // A bind has no rules for HEAD: it is a GET whose body is kept back.
+            Method::HEAD => starlane_core::Method::http("GET"),
+            ref method => starlane_core::Method::http(method.as_str()),
+        };
+        let method = method.ok_or_else(|| {
+            let detail = format!("`{}` is not a method that a bind can match", parts.method);
+            Failure::usage(StatusCode::NOT_IMPLEMENTED, detail, "use GET, POST, PUT, PATCH or DELETE")
+        })?;
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        if !path.starts_with('/') {
+            let problem = Problem::new(Code::Usage, format!("the path `{path}` does not begin with `/`"));
+            return Err(problem.help("ask for a path of the space, as `/`").into());
+        }
+        let headers = self.headers(&parts.headers)?;
+        let (bytes, _reserved) = collect(body, &config.limits, budget).await?;
+
+        let id = mesh.new_message_id();
+        let mut header = Header::new(
+            id,
+            config.point.clone(),
+            space.clone(),
+            config.web_agent.clone(),
+            config.limits.request_timeout,
+        );
+        header.trace = trace.unwrap_or(header.trace);
+        *trace = Some(header.trace);
+        let request = starlane_core::Request { method, path: path.into(), headers, body: Body::Bytes(bytes) };
+        let outcome = mesh.request(Message { header, payload: Payload::Request(request) }).await;
+        if let Outcome::Rejected(refusal) = &outcome
+            && matches!(refusal.code, Code::NotFound | Code::NoRoute)
+        {
+            explain_space(&**mesh, &space).await?;
+        }
+        let reply = problem::reply(outcome)?;
+        let asked = Asked::of(&parts.method, &parts.headers);
+        let (status, headers, body) = read_reply(reply)?;
+        Ok(content::answer(&**mesh, &asked, status, headers, body).await?)
+    }
+
+    /// The space that a request is for.
+    fn space(&self, parts: &http::request::Parts) -> Result<Point, Failure> {
+        // The target's authority wins over the header (RFC 9112, 3.2.2).
+        if let Some(authority) = parts.uri.authority() {
+            return Ok(space_of(authority.as_str())?);
+        }
+        let mut hosts = parts.headers.get_all(HOST).iter();
+        let (Some(host), None) = (hosts.next(), hosts.next()) else {
+            let problem = Problem::new(Code::Usage, "the request has no `Host` header, or several");
+            return Err(problem.help("say which space is asked for: `Host: NAME`").into());
+        };
+        let mut last = self.last_space.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, space)) = &*last
+            && known == host
+        {
+            return Ok(space.clone());
+        }
+        let text =
+            host.to_str().map_err(|_| Problem::new(Code::Usage, "the `Host` header is not plain text"))?;
+        let space = space_of(text)?;
+        *last = Some((host.clone(), space.clone()));
+        Ok(space)
+    }
+
+    /// The headers of a request as the mesh gets them.
+    fn headers(&self, headers: &HeaderMap) -> Result<Headers, Problem> {
+        let behind_proxy = self.web.config.protection == Protection::BehindProxy;
+        let named = connection_names(headers);
+        let mut list: Vec<(&str, &str)> = Vec::with_capacity(headers.len() + 2);
+        for (name, value) in headers {
+            let name = name.as_str();
+            let dropped = HOP_BY_HOP.contains(&name)
+                || name == TRACEPARENT.as_str()
+                || (!behind_proxy && FORWARDED.contains(&name))
+                || named.iter().any(|named| named == name);
+            if dropped {
+                continue;
+            }
+            let Ok(value) = std::str::from_utf8(value.as_bytes()) else {
+                let problem = Problem::new(Code::Usage, format!("the header `{name}` is not UTF-8"));
+                return Err(problem.help("send text, percent-encoded where it is not ASCII"));
+            };
+            list.push((name, value));
+        }
+        if !behind_proxy {
+            list.push(("x-forwarded-for", &self.peer));
+            list.push(("x-forwarded-proto", "http"));
+        }
+        Ok(list.into_iter().collect())
+    }
+}
+
+/// The names that `Connection` says belong to the connection.
+fn connection_names(headers: &HeaderMap) -> Vec<String> {
+    let lists = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
+}
+
+fn refuse_upgrade(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.get(UPGRADE).is_none_or(|to| !to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+        return Ok(());
+    }
+    let problem = Problem::new(Code::Unsupported, "a WebSocket cannot go through a bind yet");
+    Err(problem.help("ask with plain requests, or follow changes with `GET /v1/watch` on the API"))
+}
+
+fn wants_html(accept: &HeaderValue) -> bool {
+    accept.to_str().is_ok_and(|accept| accept.contains("text/html"))
+}
+
+/// The space that a host names: without port, `NAME.localhost` is NAME, an address of this machine is `localhost`.
+fn space_of(host: &str) -> Result<Point, Problem> {
+    let name = host_name(host);
+    let name = match name.strip_suffix(".localhost") {
+        Some(name) => name,
+        None if matches!(&*name, "127.0.0.1" | "[::1]") => "localhost",
+        None => &name,
+    };
+    let wrong = |reason: &str| {
+        let problem =
+            Problem::new(Code::PointSyntax, format!("the host `{name}` cannot name a space: {reason}"));
+        problem.help("a space is named like a host: `shop`, `my-domain.com`")
+    };
+    // A colon would make it a point of several segments.
+    match name.parse::<Point>() {
+        Ok(point) if !point.is_root() && !name.contains(':') => Ok(point),
+        Ok(_) => Err(wrong("it is not one segment")),
+        Err(error) => Err(wrong(&error.reason)),
+    }
+}
+
+/// The name in a `Host` header: without port and final dot, in lower case.
+pub(crate) fn host_name(host: &str) -> String {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+/// Says what to type next when a space cannot answer the web; nothing when the bind itself said no.
+async fn explain_space<M: Mesh>(mesh: &M, space: &Point) -> Result<(), Problem> {
+    match mesh.space(space.clone()).await {
+        SpaceState::Ready => Ok(()),
+        SpaceState::NoBind => {
+            let problem = Problem::new(Code::NoRoute, format!("the space `{space}` has no bind")).at(space);
+            let bind = format!("{space}:repo:site:1.0.0:/bind/site.bind");
+            Err(problem.help(format!(
+                "publish a bundle with a bind in it, then `starlane set '{space}{{ +bind={bind} }}'`"
+            )))
+        }
+        SpaceState::Missing => {
+            let problem = Problem::new(Code::NotFound, format!("there is no space `{space}`")).at(space);
+            Err(problem.help(format!("`starlane create '{space}<Space>'`")))
+        }
+    }
+}
+
+/// The status, headers and body of a reply as HTTP has them.
+///
+/// # Errors
+/// `HandlerFailed` when HTTP cannot say it.
+pub(crate) fn read_reply(reply: Reply) -> Result<(StatusCode, HeaderMap, Body), Failure> {
+    let wrong = |what: String| {
+        Problem::new(Code::HandlerFailed, format!("the reply has {what}"))
+            .help("a reply has a status from 200 to 599, and headers of one line each")
+    };
+    let status =
+        StatusCode::from_u16(reply.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
+    let status = status.ok_or_else(|| wrong(format!("the status {}", reply.status)))?;
+    let mut headers = HeaderMap::with_capacity(8);
+    for (name, value) in reply.headers.iter() {
+        if HOP_BY_HOP.contains(&name) {
+            continue;
+        }
+        let known = HeaderName::from_bytes(name.as_bytes()).ok().zip(
+            HeaderValue::from_str(value).ok().or_else(|| HeaderValue::from_bytes(value.as_bytes()).ok()),
+        );
+        let (name, value) = known
+            .ok_or_else(|| wrong(format!("a header that HTTP cannot say: `{}`", name.escape_debug())))?;
+        headers.append(name, value);
+    }
+    Ok((status, headers, reply.body))
+}
+
+fn fail(failure: Failure, for_people: bool, head: bool, trace: Option<Trace>) -> Response<Answer> {
+    let (status, mut headers, body) = if for_people {
+        let mut headers = HeaderMap::new();
+        failure.headers(&mut headers);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        let status = failure.status;
+        (status, headers, page::problem(&failure.details(trace)).into())
+    } else {
+        failure.render(trace)
+    };
+    headers.remove(TRANSFER_ENCODING);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut response = Response::new(if head { Answer::empty() } else { Answer::whole(body) });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_names_a_space() {
+        for (host, space) in [
+            ("shop", "shop"),
+            ("Shop.localhost:8080", "shop"),
+            ("my-domain.com.", "my-domain.com"),
+            ("localhost:8080", "localhost"),
+            ("127.0.0.1:1", "localhost"),
+            ("[::1]:8080", "localhost"),
+            ("192.168.1.5", "192.168.1.5"),
+        ] {
+            assert_eq!(space_of(host).unwrap().as_str(), space, "{host}");
+        }
+        for host in ["", "a:b", "ROOT:x", "a/b", "-x", "[::2]", "shop:orders", ".localhost"] {
+            assert!(space_of(host).is_err(), "{host}");
+        }
+    }
+}
