@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "a harness for tests ends the test when the machine does not play along")]
 
 mod api;
+pub mod book;
 mod node;
 pub mod soak;
 
