@@ -1,68 +1,64 @@
 //! A closed-loop load: so many connections, each with one request in flight at a time, for a while.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 /// What is asked.
-pub struct Target {
+pub(crate) struct Target {
     /// Of whom.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// With which method.
-    pub method: &'static str,
+    pub(crate) method: &'static str,
     /// Of what.
-    pub path: String,
+    pub(crate) path: String,
     /// On whose authority.
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// With which body, by row and client, and by the request's number.
-    pub body: fn(usize, usize) -> String,
+    pub(crate) body: fn(usize, usize) -> String,
 }
 
 /// What was measured.
-pub struct Figures {
+pub(crate) struct Figures {
     /// Answers a second.
-    pub per_second: f64,
+    pub(crate) per_second: f64,
     /// Half of the answers came within.
-    pub p50: Duration,
+    pub(crate) p50: Duration,
     /// 99 of 100 answers came within.
-    pub p99: Duration,
+    pub(crate) p99: Duration,
     /// Answers that were no success.
-    pub failed: usize,
+    pub(crate) failed: usize,
 }
 
-/// Asks for `duration` on `connections` connections, a thread each.
-pub fn run(target: &Target, connections: usize, duration: Duration, row: usize) -> Figures {
-    let stop = AtomicBool::new(false);
+/// Asks for `duration` on `connections` connections. One thread drives them all, so that the node has the rest of the
+/// machine.
+pub(crate) fn run(target: &Target, connections: usize, duration: Duration, row: usize) -> Figures {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let begun = Instant::now();
-    let (mut times, mut failed) = (Vec::new(), 0);
-    std::thread::scope(|scope| {
-        let stop = &stop;
-        let clients: Vec<_> =
-            (0..connections).map(|client| scope.spawn(move || ask(target, stop, row * 1_000 + client))).collect();
-        while begun.elapsed() < duration {
-            std::thread::park_timeout(duration.saturating_sub(begun.elapsed()));
-        }
-        stop.store(true, Ordering::Relaxed);
-        for client in clients {
-            let (took, wrong) = client.join().expect("a client does not panic");
-            times.extend(took);
-            failed += wrong;
-        }
+    let until = begun + duration;
+    let answered = runtime.block_on(async {
+        let clients = (0..connections).map(|client| ask(target, until, row * 1_000 + client));
+        futures::future::join_all(clients).await
     });
     let elapsed = begun.elapsed();
+    let failed = answered.iter().map(|(_, failed)| failed).sum();
+    let mut times: Vec<Duration> = answered.into_iter().flat_map(|(times, _)| times).collect();
     times.sort_unstable();
     let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
     Figures { per_second: times.len() as f64 / elapsed.as_secs_f64(), p50: at(0.5), p99: at(0.99), failed }
 }
 
-fn ask(target: &Target, stop: &AtomicBool, client: usize) -> (Vec<Duration>, usize) {
-    let mut stream = TcpStream::connect(target.address).expect("the node listens");
+async fn ask(target: &Target, until: Instant, client: usize) -> (Vec<Duration>, usize) {
+    let mut stream = TcpStream::connect(target.address).await.expect("the node listens");
     stream.set_nodelay(true).expect("a socket option");
-    let (mut times, mut failed, mut buffer) = (Vec::new(), 0, vec![0; 64 * 1024]);
-    let token = target.token.as_ref().map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let (mut times, mut failed, mut buffer) = (Vec::new(), 0, vec![0; 16 * 1024]);
+    let token =
+        target.token.as_ref().map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
     let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
+    let mut now = Instant::now();
+    while now < until {
         number += 1;
         let body = (target.body)(client, number);
         let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
@@ -72,19 +68,19 @@ fn ask(target: &Target, stop: &AtomicBool, client: usize) -> (Vec<Duration>, usi
             target.path,
             body.len()
         );
-        let begun = Instant::now();
-        stream.write_all(request.as_bytes()).expect("the node reads");
-        failed += usize::from(!answer(&mut stream, &mut buffer));
-        times.push(begun.elapsed());
+        stream.write_all(request.as_bytes()).await.expect("the node reads");
+        failed += usize::from(!answer(&mut stream, &mut buffer).await);
+        let begun = std::mem::replace(&mut now, Instant::now());
+        times.push(now - begun);
     }
     (times, failed)
 }
 
 /// Reads one whole answer; tells whether it is a success.
-fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
+async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
     let mut filled = 0;
     loop {
-        let read = stream.read(&mut buffer[filled..]).expect("the node answers");
+        let read = stream.read(&mut buffer[filled..]).await.expect("the node answers");
         assert!(read > 0, "the node closed the connection: {}", String::from_utf8_lossy(&buffer[..filled]));
         filled += read;
         let Some(head) = buffer[..filled].windows(4).position(|four| four == b"\r\n\r\n") else { continue };
@@ -101,7 +97,9 @@ fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
 fn content_length(head: &[u8]) -> usize {
     let head = std::str::from_utf8(head).expect("a head is text");
     head.lines()
-        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(|value| value.trim().parse()))
+        .find_map(|line| {
+            line.to_ascii_lowercase().strip_prefix("content-length:").map(|value| value.trim().parse())
+        })
         .expect("answers say how long they are")
         .expect("a length is a number")
 }

@@ -20,11 +20,19 @@ fn main() {
     let node = Node::start();
     prepare(&node, &bundles);
     let token = std::fs::read_to_string(node.data().join("admin.token")).expect("the node made a token");
-    let api = |method: &'static str, path: &str, body: fn(usize, usize) -> String| {
-        Target { address: node.api(), method, path: path.to_owned(), token: Some(token.trim().to_owned()), body }
+    let api = |method: &'static str, path: &str, body: fn(usize, usize) -> String| Target {
+        address: node.api(),
+        method,
+        path: path.to_owned(),
+        token: Some(token.trim().to_owned()),
+        body,
     };
-    let web = |path: &str| {
-        Target { address: node.web(), method: "GET", path: path.to_owned(), token: None, body: |_, _| String::new() }
+    let web = |path: &str| Target {
+        address: node.web(),
+        method: "GET",
+        path: path.to_owned(),
+        token: None,
+        body: |_, _| String::new(),
     };
     let rows: Vec<(&str, Target, usize)> = vec![
         ("web: hello mechtron, 1 connection", web("/hello"), 1),
@@ -82,7 +90,9 @@ fn prepare(node: &Node, bundles: &std::path::Path) {
 
 /// A resource that nobody else creates: by the number of the row, the client and the request.
 fn create(row_and_client: usize, number: usize) -> String {
-    format!(r#"{{"point":"localhost:bench:r-{row_and_client}-{number}","kind":"Base","properties":{{"n":{number}}}}}"#)
+    format!(
+        r#"{{"point":"localhost:bench:r-{row_and_client}-{number}","kind":"Base","properties":{{"n":{number}}}}}"#
+    )
 }
 
 fn arguments() -> (PathBuf, Option<PathBuf>) {
