@@ -88,6 +88,14 @@ impl<'a> Cursor<'a> {
         taken
     }
 
+    /// As [`Cursor::eat_while`], with a condition that remembers.
+    pub(crate) fn eat_while_with(&mut self, mut wanted: impl FnMut(char) -> bool) -> &'a str {
+        let rest = self.rest();
+        let taken = &rest[..rest.find(|c| !wanted(c)).unwrap_or(rest.len())];
+        self.at += taken.len();
+        taken
+    }
+
     /// Skips white space and comments, which may stand between any two tokens.
     pub(crate) fn trivia(&mut self) {
         loop {

@@ -6,6 +6,8 @@
 //! touches a file or a socket, or knows a runtime: it builds for `wasm32-unknown-unknown`.
 
 mod address;
+mod changes;
+mod command;
 mod cursor;
 mod kind;
 mod message;
@@ -14,10 +16,16 @@ mod problem;
 mod property;
 mod quote;
 mod resource;
+pub mod rules;
+mod script;
 mod selector;
+mod template;
 mod watch;
 
 pub use address::{Point, PointError};
+pub use command::{
+    Call, Command, CreateMode, DeleteTarget, Grant, Location, Mask, MaskMode, Rights, Sequence, Target,
+};
 pub use kind::{Base, Kind, KindError, Name, Specific, Sub, kind_unknown};
 pub use message::{
     Agent, Blob, Body, CallChain, Digest, DigestError, Header, Headers, Message, MessageId, Method,
@@ -26,5 +34,7 @@ pub use message::{
 pub use problem::{Code, Place, PointerError, Problem, Span};
 pub use property::{Key, KeyError, Properties, Property, PropertyChange, Value};
 pub use resource::{Epoch, Phase, Resource, Revision, Status, Timestamp};
+pub use script::{Script, Statement};
 pub use selector::{Depth, Scope, Selector};
+pub use template::Bindings;
 pub use watch::{Change, Event, ResumeToken, ResumeTokenError};

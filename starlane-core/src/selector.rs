@@ -1,5 +1,6 @@
 //! Selectors: the one language for query, watch, targeting, placement and permission.
 
+mod extent;
 mod filter;
 mod kinds;
 mod pattern;
@@ -13,7 +14,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use scope::{Depth, Scope};
 
+pub(crate) use extent::{skip as skip_extent, skip_brackets};
 pub(crate) use filter::check as check_filter;
+pub(crate) use pattern::write_point;
 
 use self::filter::Filter;
 use self::kinds::KindPattern;
