@@ -1,0 +1,191 @@
+//! `starlane watch`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use gateway::shapes::{ChangeKind, WatchEvent, WatchStep};
+use serde_json::json;
+use starlane_core::{Point, Problem, Resource};
+
+use super::results::{resource_line, status};
+use super::{Session, statement};
+use crate::client::{Backoff, Watch, WatchNews};
+use crate::output::{Format, Stop, human, safe};
+
+/// How many resources are remembered to say what changed in them; of others only the version is said.
+const REMEMBERED_MAX: usize = 100_000;
+
+/// Lists what matches a selector, then one line for each change, until Ctrl-C. A cut connection or a restart of the
+/// node neither loses nor repeats a change.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  starlane watch 'shop:**'
+  starlane watch '**<Mechtron>[status != Ready]'
+  starlane watch 'shop:**' -o jsonl | while read -r event; do …; done
+  starlane watch 'shop:**' --since w1.88214.5f1c02aa
+
+Ctrl-C prints how to go on from there, and the exit code is 130.")]
+pub(super) struct WatchArgs {
+    /// The selector
+    #[arg(required = true, value_name = "SELECTOR")]
+    words: Vec<String>,
+    /// Go on after this token instead of beginning with a list
+    #[arg(long, value_name = "TOKEN")]
+    since: Option<String>,
+}
+
+pub(super) async fn run(session: &Session, args: WatchArgs) -> Result<(), Stop> {
+    let selector = args.words.join(" ");
+    statement::check(&format!("select {selector}"))?;
+    follow(session, &selector, args.since).await
+}
+
+/// Watches until Ctrl-C.
+pub(super) async fn follow(session: &Session, selector: &str, since: Option<String>) -> Result<(), Stop> {
+    let mut watch = session.client()?.watch(selector, since, Backoff::default());
+    let ended = tokio::select! {
+        ended = tell(session, &mut watch) => ended,
+        _ = tokio::signal::ctrl_c() => Err(Stop::Interrupted),
+    };
+    if matches!(ended, Err(Stop::Interrupted))
+        && let Some(token) = watch.token()
+    {
+        session.out.note(format!("\ngo on from here: starlane watch '{selector}' --since {token}"));
+    }
+    ended
+}
+
+async fn tell(session: &Session, watch: &mut Watch) -> Result<(), Stop> {
+    let mut memory = Memory::default();
+    let mut told = false;
+    loop {
+        match watch.next().await? {
+            WatchNews::Event(event) => match session.out.format() {
+                Some(Format::Json | Format::Jsonl) => session.out.lines([json!(event).to_string()])?,
+                form => session.out.lines(lines(&event, form, &mut memory, now()))?,
+            },
+            WatchNews::Connected { failures, resumed } if failures > 0 => {
+                session.out.note(if resumed {
+                    "connected again; nothing was missed"
+                } else {
+                    "connected again; the list comes anew"
+                });
+                told = false;
+            }
+            WatchNews::Connected { .. } => {}
+            // The first failure is told, the following are more of the same.
+            WatchNews::Cut { problem, .. } if !told => {
+                session
+                    .out
+                    .note(format!("{}; trying again until it works (Ctrl-C ends)", one_line(&problem)));
+                told = true;
+            }
+            WatchNews::Cut { .. } => {}
+        }
+    }
+}
+
+fn one_line(problem: &Problem) -> String {
+    safe(&problem.detail)
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The lines of an event: the list as `select` prints it, then `time  event  point<Kind>  what changed`.
+fn lines(event: &WatchEvent, form: Option<Format>, memory: &mut Memory, now: u64) -> Vec<String> {
+    match &event.event {
+        WatchStep::Listed { resources, .. } => resources
+            .iter()
+            .map(|resource| {
+                memory.keep(resource);
+                let line = resource_line(resource);
+                if form == Some(Format::Name) {
+                    line
+                } else {
+                    format!("{}  listed   {line}", human::time_of_day(now))
+                }
+            })
+            .collect(),
+        WatchStep::Changed { changes, .. } => changes
+            .iter()
+            .map(|change| {
+                let line = resource_line(&change.resource);
+                let (word, what) = match change.change {
+                    ChangeKind::Entered => ("entered", memory.entered(&change.resource)),
+                    ChangeKind::Updated => ("updated", memory.updated(&change.resource)),
+                    ChangeKind::Left => ("left", memory.left(&change.resource)),
+                };
+                if form == Some(Format::Name) {
+                    return line;
+                }
+                let line = format!("{}  {word:<7}  {line}  {}", human::time_of_day(now), safe(&what));
+                line.trim_end().to_owned()
+            })
+            .collect(),
+        WatchStep::Bookmark { .. } => Vec::new(),
+        WatchStep::Gone { oldest } => {
+            memory.0.clear();
+            vec![format!(
+                "{}  gone     history before revision {oldest} is no longer kept; the list comes anew",
+                human::time_of_day(now)
+            )]
+        }
+    }
+}
+
+/// The last values that were seen, to say what changed in the next.
+#[derive(Debug, Default)]
+struct Memory(HashMap<Point, Arc<Resource>>);
+
+impl Memory {
+    fn keep(&mut self, resource: &Arc<Resource>) -> Option<Arc<Resource>> {
+        if self.0.len() >= REMEMBERED_MAX && !self.0.contains_key(&resource.point) {
+            return None;
+        }
+        self.0.insert(resource.point.clone(), Arc::clone(resource))
+    }
+
+    fn entered(&mut self, resource: &Arc<Resource>) -> String {
+        self.keep(resource);
+        if resource.status.reason.is_empty() { String::new() } else { status(resource) }
+    }
+
+    fn left(&mut self, resource: &Arc<Resource>) -> String {
+        self.0.remove(&resource.point);
+        String::new()
+    }
+
+    fn updated(&mut self, resource: &Arc<Resource>) -> String {
+        match self.keep(resource) {
+            Some(before) => difference(&before, resource),
+            None => format!("version {}", resource.version),
+        }
+    }
+}
+
+/// What changed, in the words of the language: `status Ready→Panic: out of memory, +title=Shoes, !motd`.
+fn difference(before: &Resource, after: &Resource) -> String {
+    let mut parts = Vec::new();
+    if before.status != after.status {
+        parts.push(format!("status {}→{}", before.status.phase, status(after)));
+    }
+    for (key, property) in &after.properties {
+        if before.properties.get(key) != Some(property) {
+            let lock = if property.locked { "@" } else { "" };
+            parts.push(format!("+{lock}{key}={}", property.value));
+        }
+    }
+    for key in before.properties.keys().filter(|key| !after.properties.contains_key(*key)) {
+        parts.push(format!("!{key}"));
+    }
+    if parts.is_empty() {
+        return format!("version {}", after.version);
+    }
+    parts.join(", ")
+}
