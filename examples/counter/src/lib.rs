@@ -31,7 +31,7 @@ pub struct Reset;
 
 /// What the mechtron's config may say.
 #[derive(Message)]
-struct Config {
+struct Limits {
     /// The total can never be above it.
     max: Option<u64>,
 }
@@ -61,7 +61,7 @@ impl Counter {
     #[call]
     async fn add(&mut self, cx: &mut Cx, m: Add) -> Result<Total> {
         ensure!(m.by > 0, INVALID_MESSAGE, "`by` must be above zero");
-        let config: Config = cx.config()?;
+        let config: Limits = cx.config()?;
         let max = config.max.unwrap_or(u64::MAX);
         let Some(total) = self.total.checked_add(m.by).filter(|total| *total <= max) else {
             bail!("TOO-MUCH", "{} and {} would be above {max}", self.total, m.by);

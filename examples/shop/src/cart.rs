@@ -32,7 +32,7 @@ pub struct Receipt {
 
 /// What the mechtron's config says.
 #[derive(Message)]
-struct Config {
+struct Wiring {
     /// Whom to ask for prices.
     validator: ValidatorRef,
 }
@@ -65,7 +65,7 @@ impl Cart {
     #[call]
     async fn checkout(&mut self, cx: &mut Cx, _m: Checkout) -> Result<Receipt> {
         ensure!(!self.items.is_empty(), "EMPTY", "there is nothing in the cart");
-        let config: Config = cx.config()?;
+        let config: Wiring = cx.config()?;
         let items = std::mem::take(&mut self.items);
         let count = items.values().sum();
         let price = config.validator.price(cx, GetPrice { items }).await?;

@@ -34,7 +34,7 @@ pub struct Price {
 
 /// The price list.
 #[derive(Message)]
-struct Config {
+struct Prices {
     /// Cents for each article.
     prices: BTreeMap<String, u64>,
 }
@@ -48,7 +48,7 @@ impl Validator {
     /// Checks an item on its way to a cart, and hands it on with the article's name as the list writes it.
     #[call]
     async fn check(&self, cx: &mut Cx, m: AddItem) -> Result<AddItem> {
-        let config: Config = cx.config()?;
+        let config: Prices = cx.config()?;
         let article = m.article.trim().to_lowercase();
         ensure!(config.prices.contains_key(&article), NOT_FOUND, "there is no article `{}`", m.article);
         ensure!((1..=99).contains(&m.count), INVALID_MESSAGE, "`count` is 1 to 99, not {}", m.count);
@@ -58,7 +58,7 @@ impl Validator {
     /// Adds up what the items cost.
     #[call]
     async fn price(&self, cx: &mut Cx, m: GetPrice) -> Result<Price> {
-        let config: Config = cx.config()?;
+        let config: Prices = cx.config()?;
         let mut cents = 0;
         for (article, count) in &m.items {
             let Some(each) = config.prices.get(article) else {

@@ -54,7 +54,6 @@ impl Json {
             Part::Constant(constant) => quote!([#constant, "", ""]),
         });
         quote! {{
-            #[allow(unused_imports)]
             use ::mechtron_sdk::__private::Unknown as _;
             const PARTS: &[[&str; 3]] = &[#(#parts),*];
             const BYTES: [u8; ::mechtron_sdk::__private::length(PARTS)] =
@@ -70,7 +69,6 @@ pub(crate) fn section(before: &str, record: &TokenStream, after: &str) -> TokenS
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             const PARTS: &[[&str; 3]] = &[[#before, #record, #after]];
-            #[used]
             #[unsafe(link_section = "mechtron.contract")]
             static RECORD: [u8; ::mechtron_sdk::__private::length(PARTS)] =
                 ::mechtron_sdk::__private::concat(PARTS);

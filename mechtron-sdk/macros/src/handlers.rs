@@ -173,7 +173,6 @@ impl Handler {
         quote! {
             async move {
                 let #this = self;
-                #[allow(unused_mut)]
                 let mut cx = cx;
                 let result = Self::#name(#borrow this, &mut cx, #argument)#wait;
                 (this, #answer)
@@ -469,7 +468,6 @@ fn reference(name: &Ident, handlers: &[Handler]) -> TokenStream {
         pub struct #reference(::mechtron_sdk::Reference);
 
         #[automatically_derived]
-        #[allow(private_interfaces, dead_code)]
         impl #reference {
             /// The one at a point.
             ///
@@ -527,7 +525,6 @@ fn handle(name: &Ident, handlers: &[Handler]) -> TokenStream {
 
         #[cfg(not(target_arch = "wasm32"))]
         #[automatically_derived]
-        #[allow(private_interfaces, dead_code)]
         impl #handle {
             /// Its address.
             pub fn reference(&self) -> #reference {

@@ -73,7 +73,6 @@ fn serde_impls(input: &DeriveInput) -> TokenStream {
         const _: () = {
             #[derive(::mechtron_sdk::serde::Serialize, ::mechtron_sdk::serde::Deserialize)]
             #[serde(crate = "::mechtron_sdk::serde", remote = #remote)]
-            #[allow(dead_code)]
             #copy
 
             #[automatically_derived]
