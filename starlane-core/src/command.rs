@@ -8,7 +8,7 @@ mod read;
 pub use grant::{Grant, Mask, MaskMode, Rights};
 
 pub(crate) use form::Form;
-pub(crate) use read::{method, read};
+pub(crate) use read::{kind, method, path, point, read};
 
 use std::sync::Arc;
 

@@ -6,9 +6,12 @@
 //! touches a file or a socket, or knows a runtime: it builds for `wasm32-unknown-unknown`.
 
 mod address;
+mod bind;
 mod changes;
 mod command;
+mod config;
 mod cursor;
+mod header;
 mod kind;
 mod message;
 mod nearest;
@@ -23,9 +26,11 @@ mod template;
 mod watch;
 
 pub use address::{Point, PointError};
+pub use bind::{Action, Bind, Pipeline, Route};
 pub use command::{
     Call, Command, CreateMode, DeleteTarget, Grant, Location, Mask, MaskMode, Rights, Sequence, Target,
 };
+pub use config::{Config, ResolvedConfig};
 pub use kind::{Base, Kind, KindError, Name, Specific, Sub, kind_unknown};
 pub use message::{
     Agent, Blob, Body, CallChain, Digest, DigestError, Header, Headers, Message, MessageId, Method,

@@ -262,6 +262,17 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Says whose text the place is in: a file name or a point.
+    #[must_use]
+    pub fn in_file(mut self, name: impl Into<String>) -> Self {
+        if let Some(place) = &mut self.place {
+            place.name = name.into();
+        }
+        self
+    }
+}
+
 impl From<crate::Refusal> for Problem {
     fn from(refusal: crate::Refusal) -> Self {
         let mut problem = Problem::new(refusal.code, refusal.detail.to_string());

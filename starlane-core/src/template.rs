@@ -159,19 +159,24 @@ impl Template {
         })
     }
 
-    /// The text with each variable replaced by what `value` says.
+    /// The text with each variable replaced by what `value` says, which is told the text before it, its name and
+    /// its place.
     pub(crate) fn fill(
         &self,
-        mut value: impl FnMut(&str, Span) -> Result<String, Problem>,
+        mut value: impl FnMut(&str, &str, Span) -> Result<String, Problem>,
     ) -> Result<String, Problem> {
         let mut filled = String::new();
         for part in &self.parts {
             match part {
                 Part::Text(text) => filled.push_str(text),
-                Part::Variable { name, span, in_quotes: false } => filled.push_str(&value(name, *span)?),
-                Part::Variable { name, span, in_quotes: true } => {
-                    // Writing into a string cannot fail.
-                    let _ = quote::write_inner(&mut filled, &value(name, *span)?);
+                Part::Variable { name, span, in_quotes } => {
+                    let value = value(&filled, name, *span)?;
+                    if *in_quotes {
+                        // Writing into a string cannot fail.
+                        let _ = quote::write_inner(&mut filled, &value);
+                    } else {
+                        filled.push_str(&value);
+                    }
                 }
             }
             if filled.len() > SOURCE_BYTES_MAX {
@@ -199,7 +204,7 @@ impl Template {
     }
 
     pub(crate) fn text(&self, bindings: &Bindings) -> Result<String, Problem> {
-        self.fill(|name, span| match bindings.variables.get(name) {
+        self.fill(|_, name, span| match bindings.variables.get(name) {
             Some(value) => Ok(value.clone()),
             None => Err(variable_unknown(name, span, bindings.variables.keys().map(String::as_str))),
         })
@@ -219,10 +224,26 @@ impl Template {
         match absolute(&text, bindings.here.as_ref(), write) {
             Ok(Some(text)) => Ok(text),
             Ok(None) => Ok(text),
-            Err(reason) => Err(Problem::new(Code::PointSyntax, reason)
-                .in_text("", self.span, "relative to what?")
-                .help("write the whole point, as `shop:users`")),
+            Err(reason) => Err(self.relative_problem(reason)),
         }
+    }
+
+    /// The template with its relative beginning made absolute.
+    pub(crate) fn seen_from(&self, here: &Point) -> Result<Self, Problem> {
+        let mut seen = self.clone();
+        if let Some(Part::Text(text)) = seen.parts.first_mut() {
+            let absolute = absolute(text, Some(here), |point| point.to_string());
+            if let Some(absolute) = absolute.map_err(|reason| self.relative_problem(reason))? {
+                *text = absolute;
+            }
+        }
+        Ok(seen)
+    }
+
+    fn relative_problem(&self, reason: String) -> Problem {
+        Problem::new(Code::PointSyntax, reason)
+            .in_text("", self.span, "relative to what?")
+            .help("write the whole point, as `shop:users`")
     }
 
     /// Reads what became of the template as a point.

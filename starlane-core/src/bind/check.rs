@@ -1,0 +1,58 @@
+//! What a body must be to go on: `-[ Json ]->`.
+
+use serde::de::IgnoredAny;
+
+use crate::{Body, Headers};
+
+/// The forms of body that a rule can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    Json,
+    Text,
+    Bin,
+    Empty,
+}
+
+impl Check {
+    pub(super) const ALL: [Check; 4] = [Check::Json, Check::Text, Check::Bin, Check::Empty];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Check::Json => "Json",
+            Check::Text => "Text",
+            Check::Bin => "Bin",
+            Check::Empty => "Empty",
+        }
+    }
+
+    /// Checks a body. One that is not at hand is taken at the word of its content type.
+    ///
+    /// # Errors
+    /// What it is not, in words.
+    pub(super) fn holds(self, body: &Body, headers: &Headers) -> Result<(), String> {
+        match (self, body) {
+            (Check::Bin, _) => Ok(()),
+            (Check::Empty, body) if body.is_empty() => Ok(()),
+            (Check::Empty, body) => Err(format!("has {} bytes and should have none", body.len())),
+            (Check::Json, Body::Bytes(bytes)) => match serde_json::from_slice::<IgnoredAny>(bytes) {
+                Ok(_) => Ok(()),
+                Err(_) if bytes.is_empty() => Err("is empty and should be JSON".to_owned()),
+                Err(error) => Err(format!("is not JSON: {error}")),
+            },
+            (Check::Text, Body::Bytes(bytes)) => match std::str::from_utf8(bytes) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(format!("is not text: byte {} is not UTF-8", error.valid_up_to())),
+            },
+            (Check::Json | Check::Text, Body::Blob(_)) => {
+                let content_type = headers.get("content-type").unwrap_or_default();
+                let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+                let is_json = media == "application/json" || media.ends_with("+json");
+                if is_json || self == Check::Text && media.starts_with("text/") {
+                    return Ok(());
+                }
+                let found = if media.is_empty() { "nothing" } else { &media };
+                Err(format!("should be {}, and its content type says {found}", self.as_str()))
+            }
+        }
+    }
+}
