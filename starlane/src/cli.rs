@@ -164,7 +164,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let session = Session::new(cli.globals);
     let ended = match runtime(&cli.command) {
-        Ok(runtime) => runtime.block_on(dispatch(&session, cli.command)),
+        Ok(runtime) => {
+            let ended = runtime.block_on(dispatch(&session, cli.command));
+            // A read of standard input that nobody waits for any more would hold the process back.
+            runtime.shutdown_background();
+            ended
+        }
         Err(error) => Err(Problem::new(Code::Internal, format!("no runtime: {error}")).into()),
     };
     ExitCode::from(match ended {

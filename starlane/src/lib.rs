@@ -8,5 +8,6 @@ pub mod cli;
 pub mod client;
 pub mod context;
 pub mod data;
+pub mod demo;
 pub mod node;
 pub mod output;

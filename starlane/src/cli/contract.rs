@@ -9,42 +9,38 @@ const DEPTH_MAX: usize = 4;
 
 /// Appends the contract in words. Parts that are not as expected are left out, never an error: a newer SDK may say more.
 pub(super) fn lines(contract: &Value, lines: &mut Vec<String>) {
-    let schemas = contract.get("$defs").or_else(|| contract.get("definitions"));
-    let mechtrons = match contract.get("mechtrons").and_then(Value::as_array) {
-        Some(several) => several.iter().collect(),
-        None => vec![contract],
-    };
-    for mechtron in mechtrons {
-        let name = mechtron.get("name").and_then(Value::as_str).unwrap_or_default();
+    let schemas = contract.get("$defs");
+    for mechtron in contract.get("mechtrons").and_then(Value::as_array).into_iter().flatten() {
+        let name = mechtron.get("mechtron").and_then(Value::as_str).unwrap_or_default();
         lines.push(safe(format!("contract {name}").trim_end()));
         doc(mechtron, "  ", lines);
-        let methods = ["methods", "handlers"].iter().find_map(|key| mechtron.get(*key)?.as_array());
-        for method in methods.into_iter().flatten() {
-            lines.push(format!("  {}", safe(&signature(method, schemas))));
-            doc(method, "    ", lines);
+        for handler in mechtron.get("handlers").and_then(Value::as_array).into_iter().flatten() {
+            lines.push(format!("  {}", safe(&signature(handler, schemas))));
+            doc(handler, "    ", lines);
         }
     }
 }
 
 fn doc(of: &Value, indent: &str, lines: &mut Vec<String>) {
-    let text = ["doc", "description"].iter().find_map(|key| of.get(*key)?.as_str()).unwrap_or_default();
+    let text = of.get("doc").and_then(Value::as_str).unwrap_or_default();
     lines.extend(text.trim().lines().map(|line| format!("{indent}{}", safe(line.trim_end()))));
 }
 
-/// `Ext<AddItem> {item: string, count?: integer} -> {total: integer}`.
-fn signature(method: &Value, schemas: Option<&Value>) -> String {
-    let text = |key: &str| method.get(key).and_then(Value::as_str);
-    let mut signature = text("method").or_else(|| text("name")).unwrap_or("?").to_owned();
-    if let Some(path) = text("path") {
-        signature.push_str(path);
-    }
-    let part =
-        |keys: [&str; 3]| keys.iter().find_map(|key| method.get(*key)).filter(|schema| !schema.is_null());
-    if let Some(input) = part(["input", "request", "params"]) {
+/// `Ext<AddItem> {item: string, count?: integer} -> {total: integer}`; handlers that take no message say what they are.
+fn signature(handler: &Value, schemas: Option<&Value>) -> String {
+    let text = |key: &str| handler.get(key).and_then(Value::as_str);
+    let Some(method) = text("method") else {
+        return format!("{} {}", text("role").unwrap_or("?"), text("name").unwrap_or_default())
+            .trim_end()
+            .to_owned();
+    };
+    let mut signature = format!("{method}{}", text("path").unwrap_or_default());
+    let part = |key: &str| handler.get(key).filter(|schema| !schema.is_null());
+    if let Some(input) = part("input") {
         signature.push(' ');
         signature.push_str(&type_of(input, schemas, 0));
     }
-    if let Some(output) = part(["output", "reply", "returns"]) {
+    if let Some(output) = part("output") {
         signature.push_str(" -> ");
         signature.push_str(&type_of(output, schemas, 0));
     }
@@ -56,7 +52,7 @@ fn type_of(schema: &Value, schemas: Option<&Value>, depth: usize) -> String {
     if depth > DEPTH_MAX {
         return "…".to_owned();
     }
-    let local = schema.get("$defs").or_else(|| schema.get("definitions")).or(schemas);
+    let local = schema.get("$defs").or(schemas);
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
         let name = reference.rsplit('/').next().unwrap_or(reference);
         return match local.and_then(|schemas| schemas.get(name)) {
@@ -126,30 +122,40 @@ mod tests {
     #[test]
     fn methods_show_their_types() {
         let contract = json!({
-            "name": "cart",
-            "doc": "Keeps items.",
-            "methods": [{
-                "method": "Ext<AddItem>",
-                "doc": "Adds an item.",
-                "input": {
+            "mechtrons": [{
+                "mechtron": "Cart",
+                "doc": "Keeps items.",
+                "handlers": [
+                    {
+                        "role": "call", "name": "add", "method": "Ext<AddItem>", "doc": "Adds an item.",
+                        "input": {"$ref": "#/$defs/AddItem"},
+                        "output": {"type": ["integer", "null"]},
+                    },
+                    {"role": "http", "name": "page", "method": "Http<Get>", "path": "/total"},
+                    {"role": "timer", "name": "idle"},
+                ],
+            }],
+            "$defs": {
+                "AddItem": {
                     "type": "object",
                     "properties": {
                         "item": {"$ref": "#/$defs/Item"},
                         "tags": {"type": "array", "items": {"type": "string"}},
                     },
                     "required": ["item"],
-                    "$defs": {"Item": {"enum": ["shoe", "hat"]}},
                 },
-                "output": {"type": ["integer", "null"]},
-            }],
+                "Item": {"enum": ["shoe", "hat"]},
+            },
         });
         assert_eq!(
             shown(&contract),
             [
-                "contract cart",
+                "contract Cart",
                 "  Keeps items.",
                 "  Ext<AddItem> {item: \"shoe\" | \"hat\", tags?: [string]} -> integer | null",
                 "    Adds an item.",
+                "  Http<Get>/total",
+                "  timer idle",
             ]
         );
     }
@@ -157,7 +163,7 @@ mod tests {
     #[test]
     fn a_type_that_holds_itself_ends() {
         let contract = json!({
-            "methods": [{"method": "Ext<Walk>", "input": {"$ref": "#/$defs/Tree"}}],
+            "mechtrons": [{"handlers": [{"method": "Ext<Walk>", "input": {"$ref": "#/$defs/Tree"}}]}],
             "$defs": {"Tree": {"type": "object", "properties": {"left": {"$ref": "#/$defs/Tree"}}}},
         });
         assert!(shown(&contract)[1].contains('…'));
@@ -165,8 +171,12 @@ mod tests {
 
     #[test]
     fn what_is_no_contract_is_survived() {
-        for odd in [json!(null), json!([1]), json!({"methods": 3}), json!({"methods": [null, {"input": 7}]})]
-        {
+        for odd in [
+            json!(null),
+            json!([1]),
+            json!({"mechtrons": 3}),
+            json!({"mechtrons": [null, {"handlers": [7, {"input": 7}]}]}),
+        ] {
             shown(&odd);
         }
     }

@@ -70,6 +70,19 @@ pub(super) fn plan(from: &str, to: &str) -> Result<Plan, Problem> {
     }
 }
 
+/// The File that a local file becomes: in a directory it keeps its name.
+pub(super) fn target(from: &str, to: &Point) -> Result<Point, Problem> {
+    if !to.is_directory() {
+        return Ok(to.clone());
+    }
+    let name = Path::new(from).file_name().and_then(|name| name.to_str()).filter(|_| from != "-");
+    let name = name.ok_or_else(|| {
+        Problem::new(Code::Usage, format!("{to} is a directory, and `{from}` has no name to keep"))
+            .help(format!("name the file: {to}NAME"))
+    })?;
+    super::statement::parse_point(&format!("{to}{name}"))
+}
+
 fn is_point(text: &str) -> bool {
     text.contains(':') && !text.starts_with(['.', '/', '~'])
 }

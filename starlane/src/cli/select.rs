@@ -1,7 +1,7 @@
 //! `starlane select`.
 
 use clap::Args;
-use starlane_core::Problem;
+use gateway::shapes::Page;
 
 use super::results::{Listing, resource_line};
 use super::{Session, statement};
@@ -47,37 +47,64 @@ pub(super) async fn list(
     selector: &str,
     limit: Option<usize>,
 ) -> Result<(), Stop> {
-    let streams = matches!(session.out.format(), None | Some(Format::Name | Format::Jsonl));
-    let mut whole = Listing::default();
+    let more = match session.out.format() {
+        None | Some(Format::Name) => {
+            each(client, selector, limit, |page| {
+                session.out.lines(page.resources.iter().map(|r| resource_line(r)))
+            })
+            .await?
+        }
+        Some(Format::Jsonl) => {
+            each(client, selector, limit, |page| {
+                session
+                    .out
+                    .lines(page.resources.iter().map(|resource| serde_json::json!(resource).to_string()))
+            })
+            .await?
+        }
+        _ => {
+            let listing = gather(client, selector, limit).await?;
+            session.out.show(&listing)?;
+            listing.more
+        }
+    };
+    if more {
+        session.out.note("there are more; only as many as `--limit` says are listed");
+    }
+    Ok(())
+}
+
+/// The answer of a selector as a whole.
+pub(super) async fn gather(client: &Client, selector: &str, limit: Option<usize>) -> Result<Listing, Stop> {
+    let mut listing = Listing::default();
+    listing.more = each(client, selector, limit, |page| {
+        listing.resources.extend(page.resources);
+        listing.revision = page.revision;
+        Ok(())
+    })
+    .await?;
+    Ok(listing)
+}
+
+/// Gives the pages of an answer to `take`; tells whether there are more than `limit`.
+async fn each(
+    client: &Client,
+    selector: &str,
+    limit: Option<usize>,
+    mut take: impl FnMut(Page) -> Result<(), Stop>,
+) -> Result<bool, Stop> {
     let mut left = limit.unwrap_or(usize::MAX);
     let mut cursor: Option<String> = None;
     loop {
-        let mut page =
-            client.select(selector, Some(left.min(PAGE)), cursor.as_deref()).await.map_err(Problem::from)?;
+        let mut page = client.select(selector, Some(left.min(PAGE)), cursor.as_deref()).await?;
+        let cut = page.resources.len() > left;
         page.resources.truncate(left);
         left -= page.resources.len();
-        if streams {
-            match session.out.format() {
-                Some(Format::Jsonl) => {
-                    let lines = page.resources.iter().map(|resource| serde_json::json!(resource).to_string());
-                    session.out.lines(lines)?;
-                }
-                _ => session.out.lines(page.resources.iter().map(|resource| resource_line(resource)))?,
-            }
-        } else {
-            whole.resources.append(&mut page.resources);
-        }
-        whole.revision = page.revision;
-        match page.next {
+        let next = page.next.take();
+        take(page)?;
+        match next {
             Some(next) if left > 0 => cursor = Some(next),
-            more => {
-                whole.more = more.is_some();
-                break;
-            }
+            next => return Ok(cut || next.is_some()),
         }
     }
-    if whole.more {
-        session.out.note("there are more; only as many as `--limit` says are listed");
-    }
-    if streams { Ok(()) } else { session.out.show(&whole) }
 }

@@ -1,12 +1,14 @@
 //! Bytes between local files and the mesh: streamed, with progress on standard error.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use reqwest::Body;
+use resource_registry::archive::Limits;
+use resource_registry::pack;
 use starlane_core::{Code, Point, Problem};
 use tokio_util::io::ReaderStream;
 
@@ -154,6 +156,29 @@ impl Drop for Partial {
     }
 }
 
-async fn folder_body(_session: &Session, from: &Path, _to: &str) -> Result<Body, Problem> {
-    Err(Problem::new(Code::Unsupported, format!("{} is a folder", from.display())).help("zip it first"))
+/// Zips a folder into a temporary file, which is gone when it was sent or the command ends.
+async fn folder_body(session: &Session, from: &Path, to: &str) -> Result<Body, Stop> {
+    let bar = session.out.transfer("packing", None);
+    let folder = from.to_owned();
+    let packing = tokio::task::spawn_blocking(move || -> Result<File, Problem> {
+        let temporary = |error: io::Error| {
+            Problem::new(
+                Code::StoreUnavailable,
+                format!("the folder cannot be packed into a temporary file: {error}"),
+            )
+            .help("check the free space of the folder for temporary files")
+        };
+        let mut file = tempfile::tempfile().map_err(temporary)?;
+        pack::pack(&folder, &mut file, &Limits::default())?;
+        file.rewind().map_err(temporary)?;
+        Ok(file)
+    });
+    let file = packing
+        .await
+        .map_err(|error| Problem::new(Code::Internal, format!("packing ended early: {error}")))??;
+    bar.finish_and_clear();
+    let bytes = file.metadata().map_err(|error| local("read", from, &error))?.len();
+    let bar = session.out.transfer(to, Some(bytes));
+    let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK_BYTES);
+    Ok(streamed(stream, from.display().to_string(), bar))
 }

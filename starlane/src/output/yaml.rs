@@ -102,11 +102,11 @@ mod tests {
     #[test]
     fn documents_are_in_block_style() {
         let value = json!({
-            "point": "shop:cart", "kind": "Mechtron", "empty": {}, "none": null, "n": 1.5,
+            "point": "shop:cart", "kind": "Mechtron", "empty": {}, "none": null, "total": 1.5,
             "list": [1, {"a": "x y", "b": [true]}, []],
         });
         let expected = "empty: {}\nkind: Mechtron\nlist:\n  - 1\n  - a: \"x y\"\n    b:\n      - true\n  - []\n\
-                        n: 1.5\nnone: null\npoint: shop:cart\n";
+                        none: null\npoint: shop:cart\ntotal: 1.5\n";
         assert_eq!(document(&value), expected);
     }
 
