@@ -57,11 +57,14 @@ impl Api {
     pub fn points(&self, selector: &str) -> BTreeSet<String> {
         let (mut points, mut cursor) = (BTreeSet::new(), String::new());
         loop {
-            let (status, page) =
-                self.get(&format!("/v1/resources?select={selector}&limit=1000{cursor}")).expect("the node answers");
+            let (status, page) = self
+                .get(&format!("/v1/resources?select={selector}&limit=1000{cursor}"))
+                .expect("the node answers");
             assert_eq!(status, 200, "{page}");
             let resources = page["resources"].as_array().expect("a page has resources");
-            points.extend(resources.iter().filter_map(|resource| resource["point"].as_str().map(str::to_owned)));
+            points.extend(
+                resources.iter().filter_map(|resource| resource["point"].as_str().map(str::to_owned)),
+            );
             match page["next"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => return points,

@@ -32,7 +32,8 @@ pub fn run(page: &Path) {
         match step {
             Step::File { path, content } => {
                 let path = here.join(path);
-                fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the folder can be made");
+                fs::create_dir_all(path.parent().expect("a file is in a folder"))
+                    .expect("the folder can be made");
                 fs::write(path, content).expect("the file can be written");
             }
             Step::Command { text, .. } if text == "starlane serve" => node = Some(Node::start()),
@@ -66,14 +67,21 @@ fn type_in(page: &Path, line: usize, text: &str, expected: &[String], code: i32,
     assert_eq!(output.status.code(), Some(code), "{place}\n{out}{err}");
     let printed = if code == 0 { out.into_owned() } else { format!("{out}{err}") };
     let printed: Vec<&str> = printed.lines().map(str::trim_end).collect();
-    assert!(matches(expected, &printed), "{place}\nthe page says:\n{}\nit printed:\n{}", expected.join("\n"), printed.join("\n"));
+    assert!(
+        matches(expected, &printed),
+        "{place}\nthe page says:\n{}\nit printed:\n{}",
+        expected.join("\n"),
+        printed.join("\n")
+    );
 }
 
 /// Whether lines are what a page says they are.
 fn matches(expected: &[String], printed: &[&str]) -> bool {
     match (expected.split_first(), printed.split_first()) {
         (None, None) => true,
-        (Some((any, rest)), _) if any == "..." => (0..=printed.len()).any(|skip| matches(rest, &printed[skip..])),
+        (Some((any, rest)), _) if any == "..." => {
+            (0..=printed.len()).any(|skip| matches(rest, &printed[skip..]))
+        }
         (Some((line, rest)), Some((first, others))) => line_matches(line, first) && matches(rest, others),
         _ => false,
     }
@@ -99,7 +107,8 @@ fn steps(text: &str) -> Vec<Step> {
     let mut lines = text.lines().enumerate();
     while let Some((at, line)) = lines.next() {
         let Some(info) = line.strip_prefix("```").filter(|info| !info.is_empty()) else { continue };
-        let block: Vec<&str> = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
+        let block: Vec<&str> =
+            lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
         if let Some(path) = info.split(' ').find_map(|word| word.strip_prefix("title=")) {
             steps.push(Step::File { path: path.to_owned(), content: block.join("\n") + "\n" });
         } else if info == "console" {
@@ -112,7 +121,12 @@ fn steps(text: &str) -> Vec<Step> {
 fn console(first: usize, block: &[&str], steps: &mut Vec<Step>) {
     for (at, line) in block.iter().enumerate() {
         if let Some(text) = line.strip_prefix("$ ") {
-            steps.push(Step::Command { line: first + at, text: text.to_owned(), output: Vec::new(), code: 0 });
+            steps.push(Step::Command {
+                line: first + at,
+                text: text.to_owned(),
+                output: Vec::new(),
+                code: 0,
+            });
         } else if let Some(Step::Command { text, output, code, .. }) = steps.last_mut() {
             match line.strip_prefix("? ").and_then(|number| number.parse().ok()) {
                 Some(number) => *code = number,

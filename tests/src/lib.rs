@@ -1,7 +1,10 @@
 //! What the tests of the whole system share: the repository's own files, and node processes that are really started.
 //!
 //! A test that cannot do its work says so by a panic; nothing here returns errors.
-#![expect(clippy::expect_used, reason = "a harness for tests ends the test when the machine does not play along")]
+#![expect(
+    clippy::expect_used,
+    reason = "a harness for tests ends the test when the machine does not play along"
+)]
 
 mod api;
 pub mod book;

@@ -142,7 +142,11 @@ impl Node {
     /// A command of this node, not started yet.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(binary());
-        command.args(arguments).env("STARLANE_DATA", self.data.path()).env("NO_COLOR", "1").stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env("STARLANE_DATA", self.data.path())
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
         command
     }
 
@@ -169,7 +173,14 @@ impl Drop for Node {
 }
 
 /// One HTTP/1.1 request on a connection of its own; `headers` are whole lines, each with its line end.
-pub fn http(to: SocketAddr, method: &str, host: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+pub fn http(
+    to: SocketAddr,
+    method: &str,
+    host: &str,
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> (u16, String, Vec<u8>) {
     let mut stream = TcpStream::connect(to).expect("the node listens");
     let length = body.len();
     let head = format!(

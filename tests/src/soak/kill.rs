@@ -49,7 +49,8 @@ impl fmt::Display for KillFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut restarts = self.restarts.clone();
         restarts.sort_unstable();
-        let at = |share: usize| restarts.get((restarts.len() * share / 100).min(restarts.len().saturating_sub(1)));
+        let at =
+            |share: usize| restarts.get((restarts.len() * share / 100).min(restarts.len().saturating_sub(1)));
         write!(
             f,
             "kills={} acknowledged={} unknown={} lost={} invented={} missed={} repeated={} reordered={} resumed={} \
@@ -143,7 +144,10 @@ pub fn kill_during_creates(kills: usize, creates: usize, clients: usize) -> Kill
         acknowledged: acknowledged.len(),
         unknown: unknown.len(),
         lost: acknowledged.iter().filter(|point| !there.contains(*point)).count(),
-        invented: there.iter().filter(|point| !acknowledged.contains(*point) && !unknown.contains(*point)).count(),
+        invented: there
+            .iter()
+            .filter(|point| !acknowledged.contains(*point) && !unknown.contains(*point))
+            .count(),
         missed: there.iter().filter(|point| !told.contains_key(point.as_str())).count(),
         repeated: told.values().filter(|times| **times > 1).count(),
         reordered: watched.windows(2).filter(|pair| pair[0].0 > pair[1].0).count(),
@@ -153,7 +157,13 @@ pub fn kill_during_creates(kills: usize, creates: usize, clients: usize) -> Kill
 }
 
 /// Creates a resource until an answer comes; a create whose answer was lost counts as unknown until it is seen there.
-fn create(api: &Api, lives: &Lives, number: u64, acknowledged: &Mutex<BTreeSet<String>>, unknown: &Mutex<BTreeSet<String>>) {
+fn create(
+    api: &Api,
+    lives: &Lives,
+    number: u64,
+    acknowledged: &Mutex<BTreeSet<String>>,
+    unknown: &Mutex<BTreeSet<String>>,
+) {
     let point = format!("load:n-{number}");
     let body = json!({ "point": point, "kind": "Base" });
     loop {
