@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::changes::{self, Change, Changes};
-use crate::cursor::{Cursor, shorten, within};
+use crate::cursor::{Cursor, is_word, shorten, within};
 use crate::nearest::did_you_mean;
 use crate::script::{self, Origin};
 use crate::template::Template;
@@ -30,12 +30,26 @@ pub struct Config {
     origin: Arc<Origin>,
 }
 
-/// One entry of `Env`: `users<Base> = .:users`.
+/// One entry of `Env`: `users<Base> = .:users`, or `max = 100`.
 #[derive(Debug, Clone)]
 struct Variable {
     name: String,
-    kind: Option<Kind>,
-    point: Template,
+    value: VariableValue,
+}
+
+#[derive(Debug, Clone)]
+enum VariableValue {
+    Point { kind: Option<Kind>, point: Template },
+    Json(Arc<serde_json::Value>),
+}
+
+/// What an entry of `Env` gives to the resource's code.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EnvValue {
+    /// The point of another resource, and the kind that it should have.
+    Point(Point, Option<Kind>),
+    /// A number, a text in quotes, `true`, `false`, a list or an object.
+    Json(Arc<serde_json::Value>),
 }
 
 /// What a config means for one resource.
@@ -45,8 +59,8 @@ pub struct ResolvedConfig {
     pub kind: Base,
     /// The properties that the resource gets.
     pub set: Vec<PropertyChange>,
-    /// The points that the resource's code knows by name, and the kinds they should have.
-    pub env: Vec<(String, Option<Kind>, Point)>,
+    /// What the resource's code knows by name.
+    pub env: Vec<(String, EnvValue)>,
     /// What is done in order when the resource is created.
     pub install: Vec<Command>,
 }
@@ -81,7 +95,13 @@ impl Config {
             });
         let set = Changes { list: self.set.clone(), ..Changes::default() }.resolve(&bindings);
         let env = self.env.iter().map(|variable| {
-            Ok((variable.name.clone(), variable.kind.clone(), variable.point.point(&bindings)?))
+            let value = match &variable.value {
+                VariableValue::Point { kind, point } => {
+                    EnvValue::Point(point.point(&bindings)?, kind.clone())
+                }
+                VariableValue::Json(json) => EnvValue::Json(Arc::clone(json)),
+            };
+            Ok((variable.name.clone(), value))
         });
         Ok(ResolvedConfig {
             kind: self.kind.clone(),
@@ -238,14 +258,11 @@ fn env(cursor: &mut Cursor<'_>, config: &mut Config) -> Result<(), Problem> {
         let kind = if cursor.looks_at("<") { Some(command::kind(cursor)?.0) } else { None };
         if !cursor.next_is("=") {
             return Err(cursor
-                .unexpected("`=` and a point")
-                .help(format!("write it like `{name} = .:{name}`")));
+                .unexpected("`=` and a point or a value")
+                .help(format!("write it like `{name} = .:{name}`, or `{name} = 100`")));
         }
-        let point = command::point(cursor)?;
-        if let Some(text) = point.literal().filter(|_| !point.is_relative()) {
-            point.point_of(text).map_err(|problem| within(problem, cursor.source(), 0))?;
-        }
-        config.env.push(Variable { name, kind, point });
+        let value = variable_value(cursor, kind)?;
+        config.env.push(Variable { name, value });
         cursor.trivia();
         if !cursor.looks_at(",")
             && !cursor.looks_at(";")
@@ -257,6 +274,28 @@ fn env(cursor: &mut Cursor<'_>, config: &mut Config) -> Result<(), Problem> {
     }
 }
 
+/// Reads what an entry of `Env` is: a point, unless it begins as only a value can.
+fn variable_value(cursor: &mut Cursor<'_>, kind: Option<Kind>) -> Result<VariableValue, Problem> {
+    cursor.trivia();
+    let literal = |word: &str| {
+        let rest = cursor.rest().strip_prefix(word);
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| is_word(c) || matches!(c, ':' | '.')))
+    };
+    let number = cursor.rest().find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c)));
+    let number = &cursor.rest()[..number.unwrap_or(cursor.rest().len())];
+    let value = matches!(cursor.peek(), Some('{' | '[' | '"'))
+        || serde_json::from_str::<serde_json::Number>(number).is_ok() && literal(number)
+        || ["true", "false"].into_iter().any(literal);
+    if kind.is_none() && value {
+        return changes::json(cursor).map(|(json, _)| VariableValue::Json(json));
+    }
+    let point = command::point(cursor)?;
+    if let Some(text) = point.literal().filter(|_| !point.is_relative()) {
+        point.point_of(text).map_err(|problem| within(problem, cursor.source(), 0))?;
+    }
+    Ok(VariableValue::Point { kind, point })
+}
+
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {{", self.kind)?;
@@ -265,10 +304,13 @@ impl fmt::Display for Config {
         }
         if !self.env.is_empty() {
             writeln!(f, "    Env {{")?;
-            for Variable { name, kind, point } in &self.env {
-                match kind {
-                    Some(kind) => writeln!(f, "        {name}<{kind}> = {point},")?,
-                    None => writeln!(f, "        {name} = {point},")?,
+            for Variable { name, value } in &self.env {
+                match value {
+                    VariableValue::Point { kind: Some(kind), point } => {
+                        writeln!(f, "        {name}<{kind}> = {point},")?;
+                    }
+                    VariableValue::Point { kind: None, point } => writeln!(f, "        {name} = {point},")?,
+                    VariableValue::Json(json) => writeln!(f, "        {name} = {json},")?,
                 }
             }
             writeln!(f, "    }}")?;
@@ -281,5 +323,31 @@ impl fmt::Display for Config {
             writeln!(f, "    }}")?;
         }
         f.write_str("}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn env_gives_points_and_values() {
+        let text = r#"App { Env { users<Base> = .:users, max = -1.5e3; name = "Bob", on = true, prices = {"a": [1]}, one = 1:2 } }"#;
+        let config = Config::parse(text, "").unwrap();
+        let [bundle, here] = ["a:r:s:1.0.0", "a:b"].map(|text| text.parse().unwrap());
+        let env = config.resolve(&bundle, &here).unwrap().env;
+        let json = |value: serde_json::Value| EnvValue::Json(value.into());
+        assert_eq!(
+            env.into_iter().map(|(_, value)| value).collect::<Vec<_>>(),
+            [
+                EnvValue::Point("a:b:users".parse().unwrap(), Some(Kind::of(Base::Base))),
+                json(serde_json::json!(-1.5e3)),
+                json("Bob".into()),
+                json(true.into()),
+                json(serde_json::json!({ "a": [1] })),
+                EnvValue::Point("1:2".parse().unwrap(), None),
+            ]
+        );
+        assert_eq!(Config::parse(&config.to_string(), "").unwrap().to_string(), config.to_string());
     }
 }

@@ -30,7 +30,7 @@ pub use bind::{Action, Bind, Pipeline, Route};
 pub use command::{
     Call, Command, CreateMode, DeleteTarget, Grant, Location, Mask, MaskMode, Rights, Sequence, Target,
 };
-pub use config::{Config, ResolvedConfig};
+pub use config::{Config, EnvValue, ResolvedConfig};
 pub use kind::{Base, Kind, KindError, Name, Specific, Sub, kind_unknown};
 pub use message::{
     Agent, Blob, Body, CallChain, Digest, DigestError, Header, Headers, Message, MessageId, Method,
