@@ -8,10 +8,8 @@ const PAGE: &str = include_str!("../../../docs/guest-abi.md");
 fn the_page_has_exactly_these_kinds() {
     let table = PAGE.split("### Kinds").nth(1).and_then(|rest| rest.split("### ").next()).unwrap();
     let rows = table.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit());
-    let of_page: Vec<_> =
-        rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect();
-    let of_code: Vec<_> =
-        Kind::ALL.iter().map(|kind| format!("| {} | `{kind:?}`", kind.number())).collect();
+    let of_page: Vec<_> = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect();
+    let of_code: Vec<_> = Kind::ALL.iter().map(|kind| format!("| {} | `{kind:?}`", kind.number())).collect();
     assert_eq!(of_page, of_code);
 }
 
@@ -25,7 +23,9 @@ fn the_page_s_example_is_what_is_written() {
         .lines()
         .filter_map(|line| line.split("    ").next().filter(|bytes| !bytes.is_empty()))
         .flat_map(|bytes| bytes.split_whitespace())
-        .map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2).unwrap_or(byte.as_bytes()[0]))
+        .map(|byte| {
+            u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2).unwrap_or(byte.as_bytes()[0])
+        })
         .collect();
     assert_eq!(bytes, writer.bytes()[..bytes.len()]);
     assert_eq!(bytes.len(), HEADER_BYTES + 35);
