@@ -277,17 +277,19 @@ fn env(cursor: &mut Cursor<'_>, config: &mut Config) -> Result<(), Problem> {
 /// Reads what an entry of `Env` is: a point, unless it begins as only a value can.
 fn variable_value(cursor: &mut Cursor<'_>, kind: Option<Kind>) -> Result<VariableValue, Problem> {
     cursor.trivia();
-    let literal = |word: &str| {
-        let rest = cursor.rest().strip_prefix(word);
-        rest.is_some_and(|rest| !rest.starts_with(|c: char| is_word(c) || matches!(c, ':' | '.')))
-    };
-    let number = cursor.rest().find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c)));
-    let number = &cursor.rest()[..number.unwrap_or(cursor.rest().len())];
-    let value = matches!(cursor.peek(), Some('{' | '[' | '"'))
-        || serde_json::from_str::<serde_json::Number>(number).is_ok() && literal(number)
-        || ["true", "false"].into_iter().any(literal);
-    if kind.is_none() && value {
-        return changes::json(cursor).map(|(json, _)| VariableValue::Json(json));
+    if kind.is_none() {
+        if matches!(cursor.peek(), Some('{' | '[' | '"')) {
+            return changes::json(cursor).map(|(json, _)| VariableValue::Json(json));
+        }
+        // A number or a word alone; with more after it, it is a point.
+        let rest = cursor.rest();
+        let end = rest.find(|c: char| !(is_word(c) || matches!(c, ':' | '.' | '+'))).unwrap_or(rest.len());
+        if let Ok(json @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) =
+            serde_json::from_str(&rest[..end])
+        {
+            cursor.skip(end);
+            return Ok(VariableValue::Json(Arc::new(json)));
+        }
     }
     let point = command::point(cursor)?;
     if let Some(text) = point.literal().filter(|_| !point.is_relative()) {
