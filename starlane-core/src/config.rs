@@ -115,6 +115,11 @@ impl Config {
         })
     }
 
+    /// What kind of resource it is for.
+    pub fn kind(&self) -> &Base {
+        &self.kind
+    }
+
     /// The statements of `Install`, for the errors that carrying them out meets.
     pub fn install(&self) -> &[Statement] {
         &self.install
