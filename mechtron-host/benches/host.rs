@@ -1,0 +1,3 @@
+//! What a turn, an activation and a sleeping mechtron cost.
+
+fn main() {}

@@ -1,0 +1,237 @@
+//! The host as its node sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use starlane_core::{Code, Message, Outcome, Payload, Point, Problem, Refusal};
+use tokio::sync::oneshot;
+
+use crate::limits::Config;
+use crate::logs::{LogStream, Logs};
+use crate::mailbox::{Mail, ReplyTo, Waiter};
+use crate::module::{Module, Modules};
+use crate::outside::Outside;
+use crate::shard::{Event, Info, Queue, Shard, place};
+
+/// Runs mechtrons. Clones are handles of the same host; with the last one its threads end.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    queues: Arc<[Arc<Queue>]>,
+    place: RandomState,
+    logs: Arc<Logs>,
+    modules: Modules,
+    tickets: AtomicU64,
+}
+
+/// Why a host does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder for compiled code cannot be used.
+    #[error("the folder for compiled code cannot be used: {0}")]
+    Cache(std::io::Error),
+    /// A shard's thread cannot be started.
+    #[error("a thread cannot be started: {0}")]
+    Thread(std::io::Error),
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let help = match &error {
+            Error::Cache(_) => "make sure that this user may write the node's data folder, and remove what is damaged",
+            Error::Thread(_) => "raise the limit of threads of this user, or start fewer shards",
+        };
+        Problem::new(Code::Internal, error.to_string()).help(help)
+    }
+}
+
+/// What a host counts since it started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Messages that mechtrons completed.
+    pub handled: u64,
+    /// Messages that were refused before they reached one.
+    pub refused: u64,
+    /// Signals that nobody handled.
+    pub lost: u64,
+    /// Instances that trapped or broke a rule.
+    pub traps: u64,
+    /// Mechtrons with an instance.
+    pub live: u64,
+    /// Mechtrons that are known, live or asleep.
+    pub known: u64,
+}
+
+impl Host {
+    /// Starts the shards.
+    ///
+    /// # Errors
+    /// When the cache's folder or a thread cannot be had.
+    pub fn start(config: Config, outside: Arc<dyn Outside>) -> Result<Self, Error> {
+        let modules = Modules::new(&config).map_err(Error::Cache)?;
+        let shards = config.shards.max(1);
+        let queues: Arc<[_]> = (0..shards).map(|_| Arc::new(Queue::new(config.shard_queue))).collect();
+        let logs = Arc::new(Logs::new(config.logs.clone()));
+        let place = RandomState::default();
+        for (index, queue) in queues.iter().enumerate() {
+            let (config, outside) = (config.clone(), Arc::clone(&outside));
+            let (queues, place, logs) = (Arc::clone(&queues), place.clone(), Arc::clone(&logs));
+            let listening = Arc::clone(queue);
+            config.clock.on_move(move || listening.nudge());
+            std::thread::Builder::new()
+                .name(format!("shard-{index}"))
+                .spawn(move || Shard::new(index as u32, config, outside, queues, place, logs).run())
+                .map_err(Error::Thread)?;
+        }
+        let tickets = AtomicU64::new(0);
+        Ok(Self(Arc::new(Inner { config, queues, place, logs, modules, tickets })))
+    }
+
+    /// Inspects and compiles a module, off the shards and only once for the same bytes.
+    ///
+    /// # Errors
+    /// `E-WASM-INVALID` or `E-TOO-LARGE` with the reason; the same bytes are refused again at no cost.
+    pub async fn compile(&self, wasm: Bytes) -> Result<Arc<Module>, Problem> {
+        self.0.modules.compile(wasm).await
+    }
+
+    /// Asks a mechtron's own code, past any bind. There is exactly one outcome, by the deadline; who drops the future
+    /// gives up, and the handler is told.
+    pub fn request(&self, message: Message) -> impl Future<Output = Outcome> + Send + 'static {
+        let (sender, receiver) = oneshot::channel();
+        let ticket = self.0.tickets.fetch_add(1, Ordering::Relaxed);
+        let point = message.header.to.clone();
+        let queue = Arc::clone(self.queue(&point));
+        let guard = GiveUp { queue: Arc::clone(&queue), point: Some(point), ticket };
+        let refused = queue.deliver(self.mail(message, ReplyTo::Outside(ticket, sender))).err();
+        async move {
+            let mut guard = guard;
+            if let Some(mail) = refused {
+                guard.point = None;
+                drop(mail);
+                return Outcome::Rejected(busy());
+            }
+            let outcome = receiver.await;
+            guard.point = None;
+            outcome.unwrap_or_else(|_| {
+                Outcome::Unknown(Refusal::new(Code::Internal, "the host lost the request; it may have run"))
+            })
+        }
+    }
+
+    /// Sends a mechtron's own code a message without an answer.
+    ///
+    /// # Errors
+    /// `E-BUSY` when its shard has too much waiting. A full mailbox is counted in [`Stats::lost`].
+    pub fn send(&self, message: Message) -> Result<(), Refusal> {
+        let queue = self.queue(&message.header.to);
+        queue.deliver(self.mail(message, ReplyTo::Nobody)).map_err(|_| busy())
+    }
+
+    /// Says that config, module or bind of a point changed: at its next turn the mechtron takes a new
+    /// [`Activation`](crate::Activation) and keeps state and mailbox. One that does not start is rolled back.
+    pub fn swap(&self, point: &Point) {
+        self.queue(point).tell(Event::Swap(point.clone()));
+    }
+
+    /// Ends a mechtron; all who wait are refused, its state in memory and its log lines are gone.
+    pub fn remove(&self, point: &Point) {
+        self.queue(point).tell(Event::Remove(point.clone()));
+    }
+
+    /// Puts a mechtron to sleep unless it is busy.
+    pub fn sleep(&self, point: &Point) {
+        self.queue(point).tell(Event::Sleep(point.clone()));
+    }
+
+    /// What is known of a mechtron; `None` for one that had no message yet.
+    pub async fn info(&self, point: &Point) -> Option<Info> {
+        let (sender, receiver) = oneshot::channel();
+        self.queue(point).tell(Event::Info(point.clone(), sender));
+        receiver.await.ok().flatten()
+    }
+
+    /// What the host counts.
+    pub fn stats(&self) -> Stats {
+        let sum = |count: fn(&crate::shard::Counters) -> &AtomicU64| {
+            self.0.queues.iter().map(|queue| count(&queue.counters).load(Ordering::Relaxed)).sum()
+        };
+        Stats {
+            handled: sum(|counters| &counters.handled),
+            refused: sum(|counters| &counters.refused),
+            lost: sum(|counters| &counters.lost),
+            traps: sum(|counters| &counters.traps),
+            live: sum(|counters| &counters.live),
+            known: sum(|counters| &counters.known),
+        }
+    }
+
+    /// The last lines of a mechtron, and those to come when it is followed.
+    pub fn logs(&self, point: &Point, tail: usize, follow: bool) -> LogStream {
+        self.0.logs.read(point, tail, follow)
+    }
+
+    /// Lets everything that runs come to its end and saves it; new messages from outside are refused with
+    /// `E-DRAINING`. Returns when all is done or the time is over.
+    pub async fn drain(&self, deadline: Duration) {
+        let waiting: Vec<_> = self
+            .0
+            .queues
+            .iter()
+            .map(|queue| {
+                let (sender, receiver) = oneshot::channel();
+                queue.tell(Event::Drain(sender));
+                receiver
+            })
+            .collect();
+        // Those that are not done by then are left as they are.
+        let _ = tokio::time::timeout(deadline, futures::future::join_all(waiting)).await;
+    }
+
+    fn queue(&self, point: &Point) -> &Arc<Queue> {
+        &self.0.queues[place(&self.0.place, point, self.0.queues.len())]
+    }
+
+    fn mail(&self, mut message: Message, reply: ReplyTo) -> Mail {
+        let remaining = u64::try_from(message.header.remaining.as_millis()).unwrap_or(u64::MAX);
+        // A mechtron that asks itself through a bind must not wait for itself.
+        if let Payload::Signal(_) = &message.payload {
+            message.header.chain = starlane_core::CallChain::default();
+        }
+        Mail { message, reply, deadline: self.0.config.clock.now().saturating_add(remaining) }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for queue in self.queues.iter() {
+            queue.tell(Event::Stop);
+        }
+    }
+}
+
+/// Tells the shard when whoever waits is gone before the answer.
+struct GiveUp {
+    queue: Arc<Queue>,
+    point: Option<Point>,
+    ticket: u64,
+}
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        if let Some(point) = self.point.take() {
+            self.queue.tell(Event::GiveUp(point, Waiter::Outside(self.ticket)));
+        }
+    }
+}
+
+fn busy() -> Refusal {
+    let mut refusal = Refusal::new(Code::Busy, "the node has too much waiting");
+    refusal.retry_after = Some(Duration::from_millis(100));
+    refusal
+}

@@ -1,0 +1,129 @@
+//! Messages that wait for a mechtron, within bounds.
+
+use std::collections::VecDeque;
+
+use starlane_core::{Message, Outcome, Payload, Request};
+use tokio::sync::oneshot;
+
+use crate::clock::Moment;
+use crate::limits::Limits;
+
+/// A message and who waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Mail {
+    pub(crate) message: Message,
+    pub(crate) reply: ReplyTo,
+    pub(crate) deadline: Moment,
+}
+
+impl Mail {
+    pub(crate) fn request(&self) -> Option<&Request> {
+        match &self.message.payload {
+            Payload::Request(request) | Payload::Signal(request) => Some(request),
+            Payload::Reply(_) => None,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.request().map_or(0, |request| request.body.len() + request.path.len() as u64)
+    }
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+pub(crate) enum ReplyTo {
+    Nobody,
+    /// Somebody outside of the shards, under a number of their own.
+    Outside(u64, oneshot::Sender<Outcome>),
+    /// A mechtron of this host.
+    Mechtron(Address),
+}
+
+/// What a mechtron waits for: the token is its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) shard: u32,
+    pub(crate) slot: u32,
+    /// Which life of the mechtron.
+    pub(crate) serial: u64,
+    pub(crate) token: u64,
+}
+
+/// Names who waits, to give up for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    Outside(u64),
+    Mechtron(Address),
+}
+
+impl ReplyTo {
+    pub(crate) fn is_of(&self, waiter: &Waiter) -> bool {
+        match (self, waiter) {
+            (ReplyTo::Outside(ticket, _), Waiter::Outside(other)) => ticket == other,
+            (ReplyTo::Mechtron(address), Waiter::Mechtron(other)) => address == other,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_awaited(&self) -> bool {
+        !matches!(self, ReplyTo::Nobody)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    queue: VecDeque<Mail>,
+    bytes: u64,
+}
+
+impl Mailbox {
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Takes a mail in, or gives it back when there is no room.
+    pub(crate) fn push(&mut self, mail: Mail, limits: &Limits) -> Result<(), Mail> {
+        let bytes = self.bytes + mail.bytes();
+        if self.queue.len() >= limits.mailbox_messages || (bytes > limits.mailbox_bytes && !self.queue.is_empty()) {
+            return Err(mail);
+        }
+        self.bytes = bytes;
+        self.queue.push_back(mail);
+        Ok(())
+    }
+
+    /// Puts a mail back that was taken out before the others.
+    pub(crate) fn push_front(&mut self, mail: Mail) {
+        self.bytes += mail.bytes();
+        self.queue.push_front(mail);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Mail> {
+        let mail = self.queue.pop_front()?;
+        self.bytes -= mail.bytes();
+        Some(mail)
+    }
+
+    pub(crate) fn peek(&self) -> Option<&Mail> {
+        self.queue.front()
+    }
+
+    /// Takes out what fits, in order.
+    pub(crate) fn take(&mut self, fits: impl Fn(&Mail) -> bool) -> Vec<Mail> {
+        if !self.queue.iter().any(&fits) {
+            return Vec::new();
+        }
+        let (out, stay): (Vec<_>, Vec<_>) = self.queue.drain(..).partition(fits);
+        self.queue = stay.into();
+        self.bytes = self.queue.iter().map(Mail::bytes).sum();
+        out
+    }
+
+    pub(crate) fn earliest_deadline(&self) -> Option<Moment> {
+        self.queue.iter().map(|mail| mail.deadline).min()
+    }
+}

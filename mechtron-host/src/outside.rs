@@ -1,0 +1,77 @@
+//! What the host needs of its node.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use starlane_core::{Epoch, Message, Outcome, Point, Refusal, Status};
+
+use crate::limits::Limits;
+use crate::module::Module;
+
+/// What the host needs of its node. Futures run on the runtime of [`Config`](crate::Config); nothing here blocks.
+pub trait Outside: Send + Sync + 'static {
+    /// What runs at a point: asked at its first message, and after [`Host::swap`](crate::Host::swap). A refusal goes to all
+    /// who wait.
+    fn activation(&self, point: Point) -> BoxFuture<'static, Result<Activation, Refusal>>;
+    /// The state that was saved last, if any.
+    fn load_state(&self, point: Point) -> BoxFuture<'static, Result<Option<Bytes>, Refusal>>;
+    /// Saves a state; resolves when it is durable.
+    fn save_state(&self, point: Point, epoch: Epoch, state: Bytes) -> BoxFuture<'static, Result<(), Refusal>>;
+    /// Asks a point that is no mechtron of this host, or whose messages pass a bind.
+    fn request(&self, message: Message) -> BoxFuture<'static, Outcome>;
+    /// The same without an answer.
+    fn send(&self, message: Message);
+    /// The answer of a selector for a mechtron: a JSON array of at most 1,000 resources, and whether there are more.
+    fn select(&self, by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>>;
+    /// A mechtron is `Ready`, or `Panic` with its reason. Not called when one goes to sleep or wakes up.
+    fn status(&self, point: &Point, status: Status);
+}
+
+/// What runs at a point.
+#[derive(Debug, Clone)]
+pub struct Activation {
+    /// The code.
+    pub module: Arc<Module>,
+    /// Which of the module's mechtrons; empty when it has one.
+    pub name: String,
+    /// Under which assignment this node acts for the point.
+    pub epoch: Epoch,
+    /// Where its state is kept.
+    pub durability: Durability,
+    /// The variables of its config, a JSON object.
+    pub config: String,
+    /// Whether it takes the next message while a handler waits; `None` for what its contract says.
+    pub reentrant: Option<bool>,
+    /// Its limits; `None` for the host's.
+    pub limits: Option<Limits>,
+    /// Whether messages of other mechtrons to it go through [`Outside`], because it has a bind.
+    pub bound: bool,
+}
+
+impl Activation {
+    pub(crate) fn is_reentrant(&self) -> bool {
+        self.reentrant.unwrap_or_else(|| self.module.contract().is_reentrant(&self.name))
+    }
+
+    /// Whether a mechtron that runs by this one need not be started again to run by `other`.
+    pub(crate) fn runs_like(&self, other: &Activation) -> bool {
+        self.module.digest() == other.module.digest()
+            && self.name == other.name
+            && self.durability == other.durability
+            && self.config == other.config
+            && self.reentrant == other.reentrant
+            && self.limits == other.limits
+    }
+}
+
+/// Where the state of a mechtron is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// In the memory of its host: survives sleep, a trap and a swap.
+    Memory,
+    /// On its node.
+    Node,
+    /// In the mesh: survives the loss of its node.
+    Mesh,
+}
