@@ -201,7 +201,10 @@ fn list_or_filter(cursor: &mut Cursor<'_>) -> Result<ValueTemplate, Problem> {
     }
     let start = cursor.at();
     let mut ahead = cursor.clone();
-    selector::skip_brackets(&mut ahead)?;
+    selector::skip_brackets(&mut ahead).map_err(|mut problem| {
+        problem.detail = "a value in brackets is never closed".to_owned();
+        problem
+    })?;
     let text = ahead.since(start);
     if let Err(problem) = selector::check_filter(text, cursor.source(), start) {
         let help = "a value that begins with `[` is a JSON list, as `[1, \"two\"]`, or a filter, as \
@@ -215,6 +218,13 @@ fn list_or_filter(cursor: &mut Cursor<'_>) -> Result<ValueTemplate, Problem> {
 pub(crate) fn json<'a>(cursor: &mut Cursor<'a>) -> Result<(Arc<serde_json::Value>, &'a str), Problem> {
     let rest = cursor.rest();
     let start = cursor.at();
+    // Numbers and words do not end by themselves, as the others do.
+    let rest = match rest.starts_with(['{', '[', '"']) {
+        true => rest,
+        false => {
+            &rest[..rest.find(|c: char| c.is_whitespace() || ",;{}[]()".contains(c)).unwrap_or(rest.len())]
+        }
+    };
     let mut values = serde_json::Deserializer::from_str(rest).into_iter::<serde_json::Value>();
     match values.next() {
         Some(Ok(json)) => {
