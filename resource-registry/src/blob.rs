@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
@@ -56,26 +56,7 @@ struct Inner {
 }
 
 /// Content as it is read: pieces of at most 128 KiB, each checked before it is handed out.
-pub type ContentStream = BoxStream<'static, Result<Bytes, Error>>;
-
-/// A blob, or a range of one, opened to be read.
-pub struct Reading {
-    /// How long the whole blob is.
-    pub total: u64,
-    /// Which of its bytes the stream gives.
-    pub range: Range<u64>,
-    /// The bytes.
-    pub stream: ContentStream,
-}
-
-impl std::fmt::Debug for Reading {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reading")
-            .field("total", &self.total)
-            .field("range", &self.range)
-            .finish_non_exhaustive()
-    }
-}
+pub type ContentStream = BoxStream<'static, Result<Bytes, Problem>>;
 
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -142,20 +123,24 @@ impl From<Error> for Problem {
 }
 
 impl BlobStore {
-    /// Opens the store in a folder, which is made when it is missing.
+    /// Opens the store in a folder, which is made when it is missing. One process may have it open at a time.
     ///
     /// # Errors
     /// When the folder cannot be made or opened.
-    pub fn open(folder: &FilePath) -> Result<Self, Error> {
-        if !folder.is_dir() {
-            std::fs::create_dir_all(folder)?;
-            #[cfg(unix)]
-            if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                std::fs::File::open(parent)?.sync_all()?;
+    pub async fn open(folder: impl AsRef<FilePath>) -> Result<Self, Error> {
+        let folder = folder.as_ref().to_owned();
+        let open = move || {
+            if !folder.is_dir() {
+                std::fs::create_dir_all(&folder)?;
+                #[cfg(unix)]
+                if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                    std::fs::File::open(parent)?.sync_all()?;
+                }
             }
-        }
-        let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
-        Self::new(Arc::new(store), LOCAL_PART_BYTES, Some(folder.to_owned()))
+            let store = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
+            Self::new(Arc::new(store), LOCAL_PART_BYTES, Some(folder))
+        };
+        tokio::task::spawn_blocking(open).await.map_err(std::io::Error::other)?
     }
 
     /// A store over any object store that acknowledges only what is durable. `part_bytes` is how much is sent at a
@@ -260,60 +245,65 @@ impl BlobStore {
         Path::from(format!("incoming/{}-{number}", self.inner.session))
     }
 
-    /// Opens content to be read, all of it or a range; a range that ends after the end is cut there.
+    /// Opens content to be read, all of it or a range, and tells how many bytes will come; a range that ends after the
+    /// end is cut there.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::OutOfRange`], or [`Error::Corrupt`] when the damage shows at once. Damage further
-    /// on ends the stream with [`Error::Corrupt`] in place of the damaged bytes.
-    pub async fn get(&self, digest: &Digest, range: Option<Range<u64>>) -> Result<Reading, Error> {
-        let path = content_path(digest);
-        let total = self.inner.store.head(&path).await.map_err(|error| or_not_found(error, digest))?.size;
+    /// on ends the stream with that error in place of the damaged bytes.
+    pub async fn get(&self, blob: &Blob, range: Option<Range<u64>>) -> Result<(ContentStream, u64), Error> {
+        let Blob { digest, bytes: total } = *blob;
         let range = range.unwrap_or(0..total);
         if range.start > total || (range.start == total && total > 0) {
             return Err(Error::OutOfRange { total });
         }
         let range = range.start..range.end.clamp(range.start, total);
-        let digest = *digest;
+        let path = content_path(&digest);
+        let stored = self.inner.store.head(&path).await.map_err(|error| or_not_found(error, &digest))?.size;
         let corrupt = |what| Error::Corrupt { digest, what };
-        let stream = if total <= CHUNK_BYTES {
+        if stored != total {
+            return Err(corrupt("its length is another"));
+        }
+        if total <= CHUNK_BYTES {
             let object = self.inner.store.get(&path).await.map_err(|error| or_not_found(error, &digest))?;
             let content = object.bytes().await?;
-            if Digest(Sha256::digest(&content).into()) != digest {
+            if content.len() as u64 != total || Digest(Sha256::digest(&content).into()) != digest {
                 return Err(corrupt("its digest is another"));
             }
             let piece = content.slice(range.start as usize..range.end as usize);
-            stream::iter((!piece.is_empty()).then_some(Ok(piece))).boxed()
-        } else {
-            let mut chunks = Chunks {
-                store: self.clone(),
-                digest,
-                total,
-                next: range.start,
-                end: range.end,
-                sums: Bytes::new(),
-                sums_from: 0,
-            };
-            chunks.check_header().await?;
-            stream::try_unfold(chunks, Chunks::next).boxed()
+            let bytes = piece.len() as u64;
+            return Ok((stream::iter((!piece.is_empty()).then_some(Ok(piece))).boxed(), bytes));
+        }
+        let mut chunks = Chunks {
+            store: self.clone(),
+            digest,
+            total,
+            next: range.start,
+            end: range.end,
+            sums: Bytes::new(),
+            sums_from: 0,
         };
-        Ok(Reading { total, range, stream })
+        chunks.check_header().await?;
+        let stream = stream::try_unfold(chunks, Chunks::next).map_err(Problem::from);
+        Ok((stream.boxed(), range.end - range.start))
     }
 
     /// All of some content, when it has no more than `bytes_max`.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::TooLarge`] (before anything is read), [`Error::Corrupt`].
-    pub async fn read(&self, digest: &Digest, bytes_max: u64) -> Result<Bytes, Error> {
-        let mut reading = self.get(digest, None).await?;
-        if reading.total > bytes_max {
+    pub async fn read(&self, blob: &Blob, bytes_max: u64) -> Result<Bytes, Error> {
+        if blob.bytes > bytes_max {
             return Err(Error::TooLarge { max: bytes_max });
         }
-        let Some(first) = reading.stream.try_next().await? else { return Ok(Bytes::new()) };
-        if first.len() as u64 == reading.total {
+        let from_stream = |problem| Error::Source(Box::new(problem));
+        let (mut pieces, bytes) = self.get(blob, None).await?;
+        let Some(first) = pieces.try_next().await.map_err(from_stream)? else { return Ok(Bytes::new()) };
+        if first.len() as u64 == bytes {
             return Ok(first);
         }
         let mut content = BytesMut::from(first);
-        while let Some(piece) = reading.stream.try_next().await? {
+        while let Some(piece) = pieces.try_next().await.map_err(from_stream)? {
             content.extend_from_slice(&piece);
         }
         Ok(content.freeze())
@@ -340,13 +330,14 @@ impl BlobStore {
         self.remove(digest).await
     }
 
-    /// Removes what `keep` does not want and what was last stored before `before`, and what interrupted writes left
-    /// behind since then. `before` must lie further back than any publishing or writing takes, since content is
-    /// stored before it is referred to; a day is ample.
+    /// Removes what `keep` does not want and what was last stored longer than `grace` ago, and what interrupted writes
+    /// left behind before that. `grace` must be longer than any publishing or writing takes, since content is stored
+    /// before it is referred to.
     ///
     /// # Errors
     /// When the store cannot be listed or changed. What was removed until then is removed.
-    pub async fn sweep(&self, keep: impl Fn(&Digest) -> bool, before: SystemTime) -> Result<Swept, Error> {
+    pub async fn sweep(&self, keep: impl Fn(&Digest) -> bool, grace: Duration) -> Result<Swept, Error> {
+        let before = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
         let store = &self.inner.store;
         let mut swept = Swept::default();
         let mut content = store.list(Some(&Path::from("sha256")));
