@@ -156,7 +156,7 @@ impl Handler {
             is_async: method.sig.asyncness.is_some(),
             writes,
             doc: doc(&method.attrs),
-            docs: method.attrs.iter().filter(|attribute| attribute.path().is_ident("doc")).cloned().collect(),
+            docs: docs(method),
             name,
             message,
             wants_request,
@@ -208,6 +208,17 @@ impl Handler {
         json.push("}");
         json
     }
+}
+
+/// The doc comment of the methods that call a handler.
+fn docs(method: &ImplItemFn) -> Vec<Attribute> {
+    let docs: Vec<_> =
+        method.attrs.iter().filter(|attribute| attribute.path().is_ident("doc")).cloned().collect();
+    if docs.is_empty() {
+        let text = format!("Calls the handler `{}`.", method.sig.ident);
+        return vec![syn::parse_quote!(#[doc = #text])];
+    }
+    docs
 }
 
 /// How a role's handler is written.

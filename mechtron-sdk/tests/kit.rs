@@ -1,0 +1,320 @@
+//! Mechtrons in the test kit: the rules of the guest, seen by who writes one.
+
+use mechtron_sdk::prelude::*;
+use mechtron_sdk::{ErrorKind, Mechtron, serde_json};
+
+#[derive(Message)]
+struct Put {
+    value: i64,
+}
+
+#[derive(Message)]
+struct Ask {
+    of: String,
+}
+
+#[derive(Message)]
+struct AskBoth {
+    one: String,
+    two: String,
+}
+
+#[derive(Message)]
+struct Tell {
+    to: String,
+    value: i64,
+}
+
+#[derive(Message)]
+struct Get;
+
+#[derive(Message)]
+struct Later {
+    ms: u32,
+    value: i64,
+}
+
+/// Keeps a number, and asks others for theirs.
+#[mechtron]
+#[derive(Debug, PartialEq)]
+struct Keeper {
+    value: i64,
+    history: Vec<i64>,
+}
+
+#[handlers]
+impl Keeper {
+    #[call]
+    async fn put(&mut self, _cx: &mut Cx, m: Put) -> Result<i64> {
+        self.history.push(m.value);
+        self.value = m.value;
+        ensure!(m.value != 13, "UNLUCKY", "not {}", m.value);
+        if m.value == 14 {
+            "fourteen".parse::<i64>()?;
+        }
+        Ok(self.value)
+    }
+
+    /// Handlers that do not wait need not be async.
+    #[call]
+    fn get(&self, _cx: &Cx, _m: Get) -> Result<i64> {
+        Ok(self.value)
+    }
+
+    #[call]
+    async fn ask(&mut self, cx: &mut Cx, m: Ask) -> Result<i64> {
+        self.history.push(-1);
+        let other = KeeperRef::at(m.of)?;
+        self.value = other.get(cx, Get).await?;
+        Ok(self.value)
+    }
+
+    /// Both calls are under way at once.
+    #[call]
+    async fn ask_both(&self, cx: &mut Cx, m: AskBoth) -> Result<i64> {
+        let one = KeeperRef::at(m.one)?.get(cx, Get);
+        let two = KeeperRef::at(m.two)?.get(cx, Get);
+        Ok(one.await? + two.await?)
+    }
+
+    #[cast]
+    async fn tell(&self, cx: &mut Cx, m: Tell) -> Result<()> {
+        cx.cast(&m.to, &Put { value: m.value })
+    }
+
+    #[call]
+    async fn later(&self, cx: &mut Cx, m: Later) -> Result<()> {
+        cx.after(m.ms.millis(), Self::now, m.value)?;
+        Ok(())
+    }
+
+    #[timer]
+    async fn now(&mut self, cx: &mut Cx, value: i64) -> Result<()> {
+        ensure!(value >= 0, "NEGATIVE", "{value} at {}", cx.now());
+        self.value = value;
+        Ok(())
+    }
+}
+
+fn two() -> (TestKit, KeeperHandle, KeeperHandle) {
+    let kit = TestKit::new();
+    let a = kit.spawn("t:a", Keeper::default());
+    let b = kit.spawn("t:b", Keeper { value: 7, ..Keeper::default() });
+    (kit, a, b)
+}
+
+#[test]
+fn what_fails_changes_nothing() -> Result<()> {
+    let (kit, a, _) = two();
+    a.put(Put { value: 1 })?;
+    let refused = a.put(Put { value: 13 }).expect_err("unlucky");
+    assert_eq!((refused.kind(), refused.code()), (ErrorKind::Refused { status: 422 }, "UNLUCKY"));
+    let failed = a.put(Put { value: 14 }).expect_err("no number");
+    assert_eq!((failed.kind(), failed.code()), (ErrorKind::Failed, "E-HANDLER"));
+    assert_eq!(a.get(Get)?, 1, "also in memory");
+    kit.restart("t:a");
+    assert_eq!(a.state(), Keeper { value: 1, history: vec![1] });
+    Ok(())
+}
+
+#[test]
+fn calls_wait_for_their_answers() -> Result<()> {
+    let (kit, a, b) = two();
+    assert_eq!(a.ask(Ask { of: "t:b".into() })?, 7);
+    b.put(Put { value: 8 })?;
+    assert_eq!(a.ask_both(AskBoth { one: "t:b".into(), two: "t:b".into() })?, 16);
+    a.tell(Tell { to: "t:b".into(), value: 9 })?;
+    assert_eq!(b.get(Get)?, 9);
+    assert_eq!(kit.sent_to("t:b").iter().filter(|sent| sent.from == "t:a").count(), 4);
+    assert_eq!(kit.sent_to("t:b").last().map(|sent| sent.method.as_str()), Some("Ext<Get>"));
+    Ok(())
+}
+
+#[test]
+fn a_lost_call_leaves_the_fields_as_they_were() {
+    let (kit, a, _) = two();
+    for failure in
+        [Failure::Unreachable, Failure::Busy, Failure::Timeout, Failure::AnswerLost, Failure::Fails]
+    {
+        kit.fail_next("t:b", failure);
+        let error = a.ask(Ask { of: "t:b".into() }).expect_err("lost");
+        assert_eq!(error.kind(), ErrorKind::Failed, "{failure:?}");
+        assert_eq!(a.state(), Keeper::default());
+    }
+    kit.fail_next("t:a", Failure::Timeout);
+    assert_eq!(a.get(Get).expect_err("lost").kind(), ErrorKind::Unknown);
+    assert_eq!(
+        kit.request("t:nobody", "Ext<Get>", "/", "", b"").expect_err("nobody").kind(),
+        ErrorKind::Rejected
+    );
+}
+
+#[test]
+fn a_cycle_is_refused_at_once() {
+    let (kit, a, _) = two();
+    let before = kit.now();
+    let error = a.ask(Ask { of: "t:a".into() }).expect_err("itself");
+    assert_eq!(error.code(), "E-CYCLE");
+    assert_eq!(kit.now(), before);
+    assert_eq!(a.state(), Keeper::default());
+}
+
+#[test]
+fn timers_come_when_they_are_due_and_die_with_the_activation() -> Result<()> {
+    let (kit, a, _) = two();
+    a.later(Later { ms: 500, value: 5 })?;
+    a.later(Later { ms: 100, value: 1 })?;
+    a.later(Later { ms: 200, value: -2 })?;
+    kit.advance(99.millis());
+    assert_eq!(a.state().value, 0);
+    kit.advance(1.millis());
+    assert_eq!(a.state().value, 1);
+    kit.advance(150.millis());
+    assert_eq!(a.state().value, 1, "a timer that fails changes nothing");
+    assert!(kit.log().iter().any(|log| log.level == 1 && log.line.contains("NEGATIVE")));
+    kit.restart("t:a");
+    kit.advance(1.hours());
+    assert_eq!(a.state().value, 1, "the last timer is gone");
+    Ok(())
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let kit = TestKit::with_seed(seed);
+        let a = kit.spawn("t:a", Keeper::default());
+        for name in ["t:b", "t:c"] {
+            kit.spawn(name, Keeper::default());
+        }
+        for value in 0..20 {
+            let to = if value % 2 == 0 { "t:b" } else { "t:c" };
+            a.tell(Tell { to: to.into(), value }).unwrap();
+        }
+        (kit.sent_to("t:b"), kit.sent_to("t:c"))
+    };
+    assert_eq!(run(5), run(5));
+}
+
+mod second {
+    use mechtron_sdk::prelude::*;
+
+    /// The next version: a field more, a field less.
+    #[mechtron(default)]
+    #[derive(Debug)]
+    pub(super) struct Keeper {
+        pub(super) value: i64,
+        pub(super) unit: String,
+    }
+
+    impl Default for Keeper {
+        fn default() -> Self {
+            Self { value: 0, unit: "m".into() }
+        }
+    }
+
+    #[handlers]
+    impl Keeper {}
+}
+
+mod third {
+    use mechtron_sdk::prelude::*;
+
+    #[mechtron]
+    #[derive(Debug)]
+    pub(super) struct Keeper {
+        pub(super) value: String,
+    }
+
+    #[handlers]
+    impl Keeper {}
+}
+
+#[test]
+fn state_grows_with_the_fields_and_says_when_it_cannot() -> Result<()> {
+    let (kit, a, _) = two();
+    a.put(Put { value: 4 })?;
+    let second = kit.upgrade::<second::Keeper>("t:a");
+    assert_eq!((second.state().value, second.state().unit), (4, "m".to_owned()));
+    kit.upgrade::<third::Keeper>("t:a");
+    let reason = kit.refused("t:a").expect("a refusal");
+    assert!(
+        reason.contains("does not fit the fields of `Keeper`") && reason.contains("expected a string"),
+        "{reason}"
+    );
+    let error = kit.request("t:a", "Ext<Get>", "/", "", b"").expect_err("not started");
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Rejected, "E-NOT-READY"));
+    Ok(())
+}
+
+/// What a shape can be.
+#[derive(Message)]
+#[serde(rename_all = "kebab-case")]
+enum Shape {
+    /// Nothing.
+    EmptyOne,
+    Circle(f64),
+    Box {
+        wide: u8,
+        #[serde(rename = "h")]
+        high: Option<u8>,
+    },
+}
+
+#[derive(Message)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Drawing {
+    all_shapes: Vec<Shape>,
+    #[serde(default)]
+    by_name: std::collections::BTreeMap<String, (i32, bool)>,
+    #[serde(skip)]
+    cache: Option<u64>,
+    at: Instant,
+}
+
+#[test]
+fn schemas_say_what_serde_does() {
+    let shape: serde_json::Value = serde_json::from_str(Shape::SCHEMA).unwrap();
+    let byte = serde_json::json!({"type": "integer", "minimum": 0, "maximum": 255});
+    assert_eq!(
+        shape,
+        serde_json::json!({"description": "What a shape can be.", "oneOf": [
+            {"const": "empty-one", "description": "Nothing."},
+            {"type": "object", "properties": {"circle": {"allOf": [{"type": "number"}]}},
+             "required": ["circle"], "additionalProperties": false},
+            {"type": "object", "required": ["box"], "additionalProperties": false, "properties": {"box":
+                {"type": "object", "required": ["wide"],
+                 "properties": {"wide": byte, "h": {"anyOf": [byte, {"type": "null"}]}}}}},
+        ]})
+    );
+    let drawing: serde_json::Value = serde_json::from_str(Drawing::SCHEMA).unwrap();
+    assert_eq!(
+        drawing,
+        serde_json::json!({"type": "object", "required": ["allShapes", "at"], "additionalProperties": false,
+        "properties": {
+            "allShapes": {"type": "array", "items": {"$ref": "#/$defs/Shape"}},
+            "byName": {"type": "object", "additionalProperties": {"type": "array", "items": false, "minItems": 2,
+                "prefixItems": [{"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX}, {"type": "boolean"}]}},
+            "at": {},
+        }})
+    );
+    let text = r#"{"allShapes":["empty-one",{"circle":1.5},{"box":{"wide":2,"h":null}}],"byName":{},"at":5}"#;
+    let read: Drawing = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    assert_eq!(read.cache, None);
+}
+
+#[test]
+fn the_contract_names_every_handler() {
+    let contract: serde_json::Value = serde_json::from_str(Keeper::CONTRACT).unwrap();
+    assert_eq!(contract["mechtron"], "Keeper");
+    assert_eq!(contract["doc"], "Keeps a number, and asks others for theirs.");
+    let handlers = contract["handlers"].as_array().unwrap();
+    assert_eq!(handlers.len(), 7);
+    assert_eq!(
+        handlers[1],
+        serde_json::json!({"role": "call", "name": "get", "method": "Ext<Get>", "input": {"$ref": "#/$defs/Get"},
+            "output": {"type": "integer", "minimum": i64::MIN, "maximum": i64::MAX},
+            "doc": "Handlers that do not wait need not be async."})
+    );
+    assert_eq!(handlers[6]["role"], "timer");
+}

@@ -1,0 +1,23 @@
+use mechtron_sdk::prelude::*;
+
+#[derive(Message)]
+pub struct Add {
+    pub by: u64,
+}
+
+#[mechtron]
+pub struct Counter {
+    total: u64,
+}
+
+pub struct Plain;
+
+#[handlers]
+impl Counter {
+    #[call]
+    async fn add(&mut self, _cx: &mut Cx, _m: Plain) -> Result<u64> {
+        Ok(self.total)
+    }
+}
+
+fn main() {}
