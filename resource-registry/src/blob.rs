@@ -9,6 +9,7 @@
 //! A blob is on disk before it is acknowledged: content is staged under `incoming/` while it is hashed, synced, then
 //! renamed to its name, and the folder is synced too (object_store does both, when asked).
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use starlane_core::{Blob, Code, Digest, Problem};
+use starlane_core::{Blob, Code, Digest, Point, Problem};
 use tokio::sync::RwLock;
 
 /// How much is checked, and at most held by a reader, at a time.
@@ -53,6 +55,20 @@ struct Inner {
     /// Held shared while a blob gets its name and alone while one loses it, so that a blob that is put again at the
     /// moment it is swept is not lost.
     naming: RwLock<()>,
+    /// The bundles that are being published.
+    claims: Mutex<HashSet<Point>>,
+}
+
+/// The sole right to publish a bundle, until it is dropped.
+pub(crate) struct Claim<'a> {
+    store: &'a BlobStore,
+    point: Point,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.store.inner.claims.lock().remove(&self.point);
+    }
 }
 
 /// Content as it is read: pieces of at most 128 KiB, each checked before it is handed out.
@@ -159,7 +175,15 @@ impl BlobStore {
         getrandom::fill(&mut session).map_err(|error| std::io::Error::other(error.to_string()))?;
         let session = hex::encode(session);
         let staged = AtomicU64::new(0);
-        let inner = Inner { store, folder, part_bytes, session, staged, naming: RwLock::new(()) };
+        let inner = Inner {
+            store,
+            folder,
+            part_bytes,
+            session,
+            staged,
+            naming: RwLock::new(()),
+            claims: Mutex::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -378,6 +402,22 @@ impl BlobStore {
                 .map_err(std::io::Error::other)??;
         }
         Ok(swept)
+    }
+
+    /// The sole right to publish a bundle; `None` while another has it.
+    pub(crate) fn claim(&self, point: &Point) -> Option<Claim<'_>> {
+        let first = self.inner.claims.lock().insert(point.clone());
+        first.then(|| Claim { store: self, point: point.clone() })
+    }
+
+    /// A file without a name on the disk of the store, which goes when it is closed.
+    pub(crate) async fn temporary_file(&self) -> std::io::Result<std::fs::File> {
+        let folder = self.inner.folder.clone();
+        let make = move || match folder {
+            Some(folder) => tempfile::tempfile_in(folder),
+            None => tempfile::tempfile(),
+        };
+        tokio::task::spawn_blocking(make).await.map_err(std::io::Error::other)?
     }
 
     async fn remove(&self, digest: &Digest) -> Result<bool, Error> {
