@@ -3,6 +3,11 @@
 //!
 //! Everything is compiled in; nothing is read or written here.
 
+/// The examples of the page about the SDK are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/sdk.md")]
+struct Page;
+
 /// A file of the new project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {

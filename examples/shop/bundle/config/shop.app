@@ -1,6 +1,0 @@
-App {
-  Install {
-    create? .:validator<Mechtron>{ +config=${bundle}:/config/validator.mechtron };
-    create? .:cart<Mechtron>{ +config=${bundle}:/config/cart.mechtron, +bind=${bundle}:/bind/cart.bind };
-  }
-}
