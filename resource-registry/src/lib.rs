@@ -2,6 +2,33 @@
 
 pub mod archive;
 pub mod blob;
+pub mod bundle;
 pub mod content_type;
+pub mod files;
 pub mod pack;
 pub mod store;
+
+mod content;
+mod draft;
+mod error;
+mod hub;
+mod locks;
+mod packed;
+mod registry;
+mod schema;
+mod state;
+mod view;
+mod watch;
+
+pub use archive::Limits;
+pub use blob::BlobStore;
+pub use content::named_blobs;
+pub use error::Error;
+pub use registry::{
+    BATCH_MAX, Backing, Clock, Config, Create, Created, Delete, Done, LogChange, LogEntry, LogOf, Op, Outcome,
+    RESERVED_BATCH_MAX, Registry, Reserved, Selection,
+};
+pub use schema::Schemas;
+pub use state::{STATE_BYTES_MAX, StateStore};
+pub use starlane_core::{CreateMode, DeleteTarget, Sequence, Target};
+pub use watch::Watch;

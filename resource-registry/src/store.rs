@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use starlane_core::{Epoch, Revision, Timestamp};
 
+pub(crate) use engine::{Apply, Engine, EngineConfig, Failure, Opener, file_opener};
 pub use memory::MemoryStore;
 pub use redb::{RedbConfig, RedbStore};
 
@@ -84,6 +85,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The newest revision, and the oldest that can be watched.
     fn revisions(&self) -> Revisions;
+
+    /// Whether the last commit could be written.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn writable(&self) -> Result<(), Error>;
 }
 
 /// Pages of a snapshot.

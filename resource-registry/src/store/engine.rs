@@ -51,7 +51,8 @@ pub(crate) type Opener = Box<dyn Fn() -> std::io::Result<Box<dyn StorageBackend>
 pub(crate) fn file_opener(path: &Path) -> Opener {
     let path: PathBuf = path.to_owned();
     Box::new(move || {
-        let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
         let backend = FileBackend::new(file).map_err(std::io::Error::other)?;
         Ok(Box::new(backend))
     })
@@ -171,9 +172,16 @@ pub(crate) struct OpenFile {
 struct Health {
     /// A sync failed. Nothing is written after that.
     halted: AtomicBool,
+    /// Why the last group failed, if it did.
+    failed: Mutex<Option<Error>>,
 }
 
 impl OpenFile {
+    /// Whether the last group was written.
+    pub(crate) fn writable(&self) -> Result<(), Error> {
+        self.health.failed.lock().clone().map_or(Ok(()), Err)
+    }
+
     /// Reads what is durable.
     pub(crate) fn read<T>(
         &self,
@@ -352,11 +360,16 @@ impl<A: Apply> Writer<A> {
             let mut write = database.begin_write()?;
             set_durable(&mut write)?;
             let (answers, changed) = apply.apply(&write, jobs)?;
-            if changed { write.commit()? } else { write.abort()? }
+            if changed {
+                write.commit()?
+            } else {
+                write.abort()?
+            }
             Ok(answers)
         });
-        if result.is_err() {
+        if let Err(error) = &result {
             self.failed_at = Some(Instant::now());
+            *self.file.health.failed.lock() = Some(error.clone());
         }
         result
     }
@@ -376,6 +389,7 @@ impl<A: Apply> Writer<A> {
         let apply = &mut self.apply;
         self.file.read(|read| apply.load(read))?;
         self.failed_at = None;
+        *self.file.health.failed.lock() = None;
         Ok(())
     }
 }

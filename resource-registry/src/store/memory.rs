@@ -215,6 +215,10 @@ impl Store for MemoryStore {
     fn revisions(&self) -> Revisions {
         self.inner.feed.revisions()
     }
+
+    fn writable(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 impl Drop for Inner {

@@ -177,6 +177,10 @@ impl Store for RedbStore {
     fn revisions(&self) -> Revisions {
         self.reader.feed.revisions()
     }
+
+    fn writable(&self) -> Result<(), Error> {
+        self.reader.file.writable()
+    }
 }
 
 /// Reads the file beside the writer.
@@ -422,9 +426,7 @@ impl Journal {
                     None => Err(Error::LeaseUnknown(*lease)),
                 })
             }
-            Job::Revoke { lease, meta, .. } => {
-                Answer::Done(refused(self.end_lease(tables, *lease, meta))?)
-            }
+            Job::Revoke { lease, meta, .. } => Answer::Done(refused(self.end_lease(tables, *lease, meta))?),
             Job::Expire { now, meta, .. } => {
                 self.adopt(*now);
                 let over = |(id, lease): (&LeaseId, &Lease)| (lease.ends <= *now).then_some(*id);

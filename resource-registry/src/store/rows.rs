@@ -158,9 +158,12 @@ mod tests {
             prop::option::of(records()),
         )
             .prop_map(|(key, before, after)| Change { key: key.into(), before, after });
-        (any::<u64>(), prop::collection::vec(any::<u8>(), 0..20), prop::collection::vec(change, 0..5)).prop_map(
-            |(revision, meta, changes)| Batch { revision: Revision(revision), meta: meta.into(), changes },
-        )
+        (any::<u64>(), prop::collection::vec(any::<u8>(), 0..20), prop::collection::vec(change, 0..5))
+            .prop_map(|(revision, meta, changes)| Batch {
+                revision: Revision(revision),
+                meta: meta.into(),
+                changes,
+            })
     }
 
     proptest! {
@@ -176,7 +179,7 @@ mod tests {
         fn a_flipped_bit_is_noticed(batch in batches(), at in any::<prop::sample::Index>(), bit in 0..8) {
             let mut row = encode_batch(&batch);
             let at = at.index(row.len());
-            row[at] ^= 1 << bit;
+            row[at] ^= 1u8 << bit;
             prop_assert!(decode_batch(batch.revision.0, &row).is_err());
         }
 

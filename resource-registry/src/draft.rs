@@ -1,0 +1,397 @@
+//! What a command would change: the rules, checked against the view, without doing anything yet.
+//!
+//! A draft turns into the operations of one commit. Each says what it rests on, so that a commit which meets another's is
+//! refused by the store, and drafted anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use starlane_core::{
+    Base, CreateMode, Key, Kind, Point, Problem, Properties, Property, PropertyChange, Resource, Revision,
+    Status,
+    rules::{made_by_hand, may_be_at, may_stand_under},
+};
+
+use crate::error::Error;
+use crate::packed::pack;
+use crate::schema::{Compiled, Schema, Versions};
+use crate::store::{Expect, LeaseId, Operation};
+use crate::view::View;
+use crate::{Create, Outcome};
+
+/// The most properties of a resource.
+const PROPERTIES_MAX: usize = 256;
+/// The most bytes of a resource, as it is stored.
+pub(crate) const RESOURCE_BYTES_MAX: usize = 32 * 1024;
+/// The space that belongs to the mesh.
+const MESH: &str = "mesh";
+/// Keys of counters begin with this; those of resources are their points.
+pub(crate) const SEQUENCE: u8 = 1;
+
+/// Why a draft cannot go on.
+pub(crate) enum Stop {
+    Error(Error),
+    /// The schema of this declaration must be loaded first.
+    Load(Arc<Resource>),
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Stop::Error(error.into())
+    }
+}
+
+pub(crate) struct Draft<'a> {
+    view: &'a View,
+    compiled: &'a Compiled,
+    /// Whether a user asks, who may not make everything.
+    by_hand: bool,
+    changed: BTreeMap<Point, Option<Body>>,
+    sequences: BTreeSet<Point>,
+    lease: Option<LeaseId>,
+}
+
+#[derive(Clone, PartialEq)]
+struct Body {
+    kind: Kind,
+    properties: Properties,
+    status: Status,
+}
+
+impl Body {
+    fn of(resource: &Resource) -> Self {
+        Self {
+            kind: resource.kind.clone(),
+            properties: resource.properties.clone(),
+            status: resource.status.clone(),
+        }
+    }
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn new(view: &'a View, compiled: &'a Compiled, by_hand: bool) -> Self {
+        Self { view, compiled, by_hand, changed: BTreeMap::new(), sequences: BTreeSet::new(), lease: None }
+    }
+
+    /// What is made hangs on a lease.
+    pub(crate) fn hang_on(&mut self, lease: Option<LeaseId>) {
+        self.lease = lease;
+    }
+
+    /// A number was given out below a point.
+    pub(crate) fn count(&mut self, parent: &Point) {
+        self.sequences.insert(parent.clone());
+    }
+
+    /// Whether [`Draft::finish`] will ask for the last number of a sequence.
+    pub(crate) fn counts(&self) -> bool {
+        !self.sequences.is_empty()
+    }
+
+    pub(crate) fn create(&mut self, point: &Point, create: &Create) -> Result<Outcome, Stop> {
+        if let Some(existing) = self.current(point) {
+            let mismatch = Error::KindMismatch {
+                point: point.clone(),
+                is: existing.kind.clone(),
+                asked: create.kind.clone(),
+            };
+            return match create.mode {
+                CreateMode::New => {
+                    Err(Error::Exists { point: point.clone(), kind: existing.kind.clone() }.into())
+                }
+                _ if *existing.kind != create.kind => Err(mismatch.into()),
+                CreateMode::Ensure => Ok(Outcome::Existed),
+                CreateMode::Override => {
+                    self.check_owner(point, &create.kind)?;
+                    let mut body = self.body(point)?;
+                    let kept = body.properties.iter().filter(|(_, property)| property.locked);
+                    let kept = kept.map(|(key, property)| (key.clone(), property.clone())).collect();
+                    body.properties = changed(point, kept, &create.changes)?;
+                    body.status = create.status.clone();
+                    self.write(point, body)?;
+                    Ok(Outcome::Replaced)
+                }
+            };
+        }
+        self.check_owner(point, &create.kind)?;
+        self.check_place(point, &create.kind)?;
+        let properties = changed(point, Properties::new(), &create.changes)?;
+        let body = Body { kind: create.kind.clone(), properties, status: create.status.clone() };
+        self.write(point, body)?;
+        Ok(Outcome::New)
+    }
+
+    /// Makes a resource, or brings one that is there to this state.
+    pub(crate) fn put(&mut self, point: &Point, create: &Create) -> Result<Outcome, Stop> {
+        if self.current(point).is_none() {
+            return self.create(point, create);
+        }
+        let mut body = self.body(point)?;
+        if body.kind != create.kind {
+            return self.create(point, &Create { mode: CreateMode::Ensure, ..create.clone() });
+        }
+        let before = body.clone();
+        body.properties = changed(point, body.properties, &create.changes)?;
+        body.status = create.status.clone();
+        if body == before {
+            return Ok(Outcome::Existed);
+        }
+        self.write(point, body)?;
+        Ok(Outcome::Replaced)
+    }
+
+    pub(crate) fn set(&mut self, point: &Point, changes: &[PropertyChange]) -> Result<(), Stop> {
+        let mut body = self.body(point)?;
+        body.properties = changed(point, body.properties, changes)?;
+        self.write(point, body)
+    }
+
+    pub(crate) fn set_status(&mut self, point: &Point, status: &Status) -> Result<(), Stop> {
+        let mut body = self.body(point)?;
+        body.status = status.clone();
+        self.write(point, body)
+    }
+
+    /// Takes a resource away; its children must be gone before, in this draft or for real.
+    pub(crate) fn delete(&mut self, point: &Point) -> Result<Kind, Stop> {
+        let kind = self.body(point)?.kind;
+        self.check_deletable(point)?;
+        let mut children = self.view.children(point).filter(|child| self.current(&child.point).is_some());
+        let drafted = || {
+            let mut drafted = self.changed.iter().filter(|(_, body)| body.is_some()).map(|(below, _)| below);
+            drafted.find(|below| *below != point && point.contains(below)).cloned()
+        };
+        if let Some(child) = children.next().map(|child| child.point.clone()).or_else(drafted) {
+            let more = children.next().is_some();
+            return Err(Error::HasChildren { point: point.clone(), child, more }.into());
+        }
+        self.changed.insert(point.clone(), None);
+        Ok(kind)
+    }
+
+    pub(crate) fn expect(&self, point: &Point, expected: Option<Revision>) -> Result<(), Error> {
+        let Some(expected) = expected else { return Ok(()) };
+        match self.view.get(point) {
+            None => Err(Error::NotFound(point.clone())),
+            Some(resource) if resource.modified != expected => {
+                Err(Error::RevisionConflict { point: point.clone(), expected, found: resource.modified })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether users may take a resource away.
+    pub(crate) fn check_deletable(&self, point: &Point) -> Result<(), Error> {
+        let own = point.is_root() || (self.by_hand && is_the_meshs(point));
+        if own { Err(Error::Reserved(point.clone())) } else { Ok(()) }
+    }
+
+    /// The operations of the commit; none when nothing changes.
+    pub(crate) fn finish(self, last_number: impl Fn(&Point) -> u64) -> Result<Vec<Operation>, Error> {
+        let mut operations = Vec::new();
+        let mut guards = BTreeSet::new();
+        for (point, body) in &self.changed {
+            let before = self.view.get(point);
+            let key = Bytes::copy_from_slice(point.as_str().as_bytes());
+            match (before, body) {
+                (None, None) => {}
+                (Some(before), None) => {
+                    operations.push(Operation::delete(key, Expect::At(before.modified)));
+                    let above = point.parent().is_some_and(|above| self.is_deleted(&above));
+                    if !above {
+                        let below = Operation::guard(below(point), Expect::QuietBelow(self.view.revision));
+                        operations.push(below);
+                    }
+                    if self.view.sequence(point) > 0 {
+                        operations.push(Operation::delete(sequence_key(point), Expect::Any));
+                    }
+                }
+                (before, Some(body)) => {
+                    if before.is_some_and(|before| Body::of(before) == *body) {
+                        continue;
+                    }
+                    let value = pack(&body.kind, &body.properties, &body.status);
+                    if value.len() > RESOURCE_BYTES_MAX {
+                        return Err(Error::TooLarge(format!(
+                            "`{point}` would have {} bytes; a resource has at most {RESOURCE_BYTES_MAX}: keep what is larger in a file",
+                            value.len()
+                        )));
+                    }
+                    let expect = before.map_or(Expect::Absent, |before| Expect::At(before.modified));
+                    let mut put = Operation::put(key, expect, value);
+                    if let crate::store::Action::Put { lease, .. } = &mut put.action {
+                        *lease = self.lease;
+                    }
+                    operations.push(put);
+                    let parent = point.parent().filter(|parent| {
+                        before.is_none() && !parent.is_root() && !self.changed.contains_key(parent)
+                    });
+                    guards.extend(parent);
+                }
+            }
+        }
+        for parent in guards {
+            operations.push(Operation::guard(parent.as_str().to_owned(), Expect::Present));
+        }
+        for parent in &self.sequences {
+            let number = last_number(parent).to_le_bytes().to_vec();
+            operations.push(Operation::put(sequence_key(parent), Expect::Any, number));
+        }
+        Ok(operations)
+    }
+
+    fn is_deleted(&self, point: &Point) -> bool {
+        matches!(self.changed.get(point), Some(None))
+    }
+
+    fn current(&self, point: &Point) -> Option<Current<'_>> {
+        match self.changed.get(point) {
+            Some(body) => body.as_ref().map(|body| Current { kind: &body.kind }),
+            None => self.view.get(point).map(|resource| Current { kind: &resource.kind }),
+        }
+    }
+
+    fn body(&self, point: &Point) -> Result<Body, Error> {
+        if point.is_root() {
+            return Err(Error::Reserved(point.clone()));
+        }
+        let body = match self.changed.get(point) {
+            Some(body) => body.clone(),
+            None => self.view.get(point).map(|resource| Body::of(resource)),
+        };
+        body.ok_or_else(|| Error::NotFound(point.clone()))
+    }
+
+    fn write(&mut self, point: &Point, mut body: Body) -> Result<(), Stop> {
+        if body.properties.len() > PROPERTIES_MAX {
+            return Err(Error::TooLarge(format!(
+                "`{point}` would have {} properties; a resource has at most {PROPERTIES_MAX}",
+                body.properties.len()
+            ))
+            .into());
+        }
+        if let Some(schema) = self.schema(point, &body.kind)? {
+            schema.type_values(&mut body.properties);
+            let errors = schema.check(&body.properties);
+            if !errors.is_empty() {
+                return Err(Error::Invalid { point: point.clone(), kind: body.kind, errors }.into());
+            }
+        }
+        self.changed.insert(point.clone(), Some(body));
+        Ok(())
+    }
+
+    /// Whether users may make something there.
+    fn check_owner(&self, point: &Point, kind: &Kind) -> Result<(), Error> {
+        if !self.by_hand {
+            return Ok(());
+        }
+        made_by_hand(&kind.base).map_err(|problem| problem.at(point))?;
+        if is_the_meshs(point) {
+            return Err(Error::Reserved(point.clone()));
+        }
+        Ok(())
+    }
+
+    fn check_place(&self, point: &Point, kind: &Kind) -> Result<(), Stop> {
+        if self.by_hand || point.as_str() != MESH {
+            may_be_at(&kind.base, point)?;
+        }
+        // An unknown kind is the more useful thing to say than a missing parent.
+        self.schema(point, kind)?;
+        let Some(parent) = point.parent() else { return Err(Error::Reserved(point.clone()).into()) };
+        let Some(above) = self.current(&parent) else {
+            return Err(Error::ParentMissing { point: point.clone(), parent }.into());
+        };
+        may_stand_under(&kind.base, &above.kind.base, &parent)
+            .map_err(|problem: Problem| problem.at(point))?;
+        Ok(())
+    }
+
+    /// The schema of a user's kind, when it has one.
+    fn schema(&self, point: &Point, kind: &Kind) -> Result<Option<Arc<Schema>>, Stop> {
+        let Base::Custom(name) = &kind.base else { return Ok(None) };
+        let declared = [point.space().unwrap_or_default(), "mesh"].into_iter().find_map(|space| {
+            let declaration = format!("{space}:kinds:{}", name.to_kebab());
+            let declaration = self.view.get(&declaration.parse().ok()?)?;
+            (declaration.kind.base == Base::Kind).then_some(declaration)
+        });
+        let Some(declaration) = declared else {
+            let declared = self.declared(point);
+            return Err(Error::KindUnknown { point: point.clone(), kind: kind.clone(), declared }.into());
+        };
+        let Some(source) = declaration.property("schema") else { return Ok(None) };
+        let source = source.as_point().and_then(|source| self.view.get(&source));
+        match self.compiled.get(&declaration.point, Versions::of(declaration, source)) {
+            Some(schema) => Ok(Some(schema)),
+            None => Err(Stop::Load(declaration.clone())),
+        }
+    }
+
+    /// The names of the kinds that are declared for a space.
+    fn declared(&self, point: &Point) -> Vec<String> {
+        let spaces = [point.space().unwrap_or_default(), "mesh"];
+        let kinds = spaces.iter().filter_map(|space| format!("{space}:kinds").parse::<Point>().ok());
+        kinds
+            .flat_map(|kinds| {
+                let children = self.view.children(&kinds).take(PROPERTIES_MAX);
+                children.map(|kind| kind.point.last().to_owned()).collect::<Vec<_>>()
+            })
+            .filter_map(|segment| starlane_core::Name::from_kebab(&segment))
+            .map(|name| name.as_str().to_owned())
+            .collect()
+    }
+}
+
+struct Current<'a> {
+    kind: &'a Kind,
+}
+
+/// The properties after some changes.
+fn changed(
+    point: &Point,
+    mut properties: Properties,
+    changes: &[PropertyChange],
+) -> Result<Properties, Error> {
+    for change in changes {
+        let key: &Key = change.key();
+        let before = properties.get(key);
+        let kept = match change {
+            PropertyChange::Set { value, .. } => before.is_some_and(|before| before.value == *value),
+            PropertyChange::Unset(_) => before.is_none(),
+        };
+        if before.is_some_and(|before| before.locked) && !kept {
+            return Err(Error::PropertyLocked { point: point.clone(), key: key.clone() });
+        }
+        match change {
+            PropertyChange::Set { key, value, lock } => {
+                let locked = *lock || before.is_some_and(|before| before.locked);
+                properties.insert(key.clone(), Property { value: value.clone(), locked });
+            }
+            PropertyChange::Unset(key) => {
+                properties.remove(key);
+            }
+        }
+    }
+    Ok(properties)
+}
+
+/// Whether a point is in the space of the mesh and not where users declare kinds.
+fn is_the_meshs(point: &Point) -> bool {
+    let declares = || point.parent().is_some_and(|parent| parent.as_str() == "mesh:kinds");
+    point.space() == Some(MESH) && !declares()
+}
+
+/// What the keys of all resources below a point begin with.
+pub(crate) fn below(point: &Point) -> Bytes {
+    if point.is_root() {
+        return Bytes::new();
+    }
+    let text = point.as_str();
+    if point.is_directory() { text.to_owned().into() } else { format!("{text}:").into() }
+}
+
+fn sequence_key(parent: &Point) -> Bytes {
+    [&[SEQUENCE][..], parent.as_str().as_bytes()].concat().into()
+}

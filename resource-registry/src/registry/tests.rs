@@ -1,0 +1,400 @@
+use starlane_core::{Code, Event, Key, Phase, Value};
+
+use super::*;
+
+fn clock() -> Clock {
+    Arc::new(|| Timestamp(1_700_000_000_000))
+}
+
+fn ann() -> Agent {
+    Agent("mesh:users:ann".parse().unwrap())
+}
+
+fn point(text: &str) -> Point {
+    text.parse().unwrap()
+}
+
+fn selector(text: &str) -> Selector {
+    text.parse().unwrap()
+}
+
+fn set(key: &str, value: impl Into<Value>) -> PropertyChange {
+    PropertyChange::Set { key: key.parse().unwrap(), value: value.into(), lock: false }
+}
+
+fn locked(key: &str, value: &str) -> PropertyChange {
+    PropertyChange::Set { key: key.parse().unwrap(), value: value.into(), lock: true }
+}
+
+fn make(point: &str, kind: &str) -> Create {
+    Create::new(point.parse().unwrap(), kind.parse().unwrap())
+}
+
+async fn registry() -> Registry {
+    let registry = Registry::open(Config::in_memory(clock())).unwrap();
+    for (point, kind) in [("mesh", "Space"), ("mesh:kinds", "Base"), ("mesh:nodes", "Base")] {
+        let reserved =
+            Reserved::new(point.parse().unwrap(), kind.parse().unwrap(), Vec::new(), Status::ready());
+        registry.put_reserved(&ann(), reserved).await.unwrap();
+    }
+    registry.create(&ann(), make("shop", "Space")).await.unwrap();
+    registry
+}
+
+fn code(error: Error) -> Code {
+    Problem::from(error).code
+}
+
+#[tokio::test]
+async fn what_is_made_can_be_got_and_found() {
+    let registry = registry().await;
+    let created = registry.create(&ann(), make("shop:cart", "Mechtron")).await.unwrap();
+    assert_eq!(created.outcome, Outcome::New);
+    assert_eq!(registry.get(&point("shop:cart")), Some(created.resource.clone()));
+    assert_eq!(created.resource.version, 1);
+    assert_eq!(registry.revision(), created.resource.modified);
+    let found = registry.select(&selector("shop:*"), 10, None).unwrap();
+    assert_eq!(found.resources, [created.resource]);
+    assert_eq!(found.next, None);
+}
+
+#[tokio::test]
+async fn create_obeys_its_mode() {
+    let registry = registry().await;
+    let by = ann();
+    let with = |mode, kind: &str, changes| Create { mode, changes, ..make("shop:a", kind) };
+    let new = registry
+        .create(&by, with(CreateMode::New, "App", vec![set("a", "1"), locked("fixed", "x")]))
+        .await
+        .unwrap();
+    let again = registry.create(&by, with(CreateMode::New, "App", vec![])).await.unwrap_err();
+    assert_eq!(code(again), Code::Exists);
+    let ensured = registry.create(&by, with(CreateMode::Ensure, "App", vec![set("a", "2")])).await.unwrap();
+    assert_eq!((ensured.outcome, ensured.resource), (Outcome::Existed, new.resource.clone()));
+    let other = registry.create(&by, with(CreateMode::Ensure, "Base", vec![])).await.unwrap_err();
+    assert_eq!(code(other), Code::KindMismatch);
+    let other = registry.create(&by, with(CreateMode::Override, "Base", vec![])).await.unwrap_err();
+    assert_eq!(code(other), Code::KindMismatch);
+    let replaced =
+        registry.create(&by, with(CreateMode::Override, "App", vec![set("b", "3")])).await.unwrap();
+    assert_eq!(replaced.outcome, Outcome::Replaced);
+    let keys: Vec<_> = replaced.resource.properties.keys().map(Key::as_str).collect();
+    assert_eq!(keys, ["b", "fixed"], "a locked property stays");
+    assert_eq!(replaced.resource.created, new.resource.created);
+    let locked = registry.create(&by, with(CreateMode::Override, "App", vec![set("fixed", "y")])).await;
+    assert_eq!(code(locked.unwrap_err()), Code::PropertyLocked);
+}
+
+#[tokio::test]
+async fn wrong_parents_kinds_and_points_are_refused_and_change_nothing() {
+    let registry = registry().await;
+    let before = registry.revision();
+    for (point, kind, expected) in [
+        ("missing:child", "Base", Code::NotFound),
+        ("shop:a:b", "Base", Code::NotFound),
+        ("shop:inner", "Space", Code::KindParent),
+        ("shop:series", "BundleSeries", Code::KindParent),
+        ("shop:order", "Order", Code::KindUnknown),
+        ("shop:node", "Node", Code::KindReserved),
+        ("mesh:nodes:mine", "Base", Code::Forbidden),
+        ("mesh", "Space", Code::KindReserved),
+        ("ROOT", "Root", Code::Exists),
+    ] {
+        let result = registry.create(&ann(), make(point, kind)).await;
+        let problem = Problem::from(result.map(drop).unwrap_err_or_else_panic(point));
+        // A space that is there says so first.
+        let expected = if point == "mesh" { Code::Exists } else { expected };
+        assert_eq!(problem.code, expected, "{point}<{kind}>: {problem}");
+        assert!(problem.help.is_some(), "{point}<{kind}>");
+    }
+    assert_eq!(registry.revision(), before);
+}
+
+trait UnwrapErr<E> {
+    fn unwrap_err_or_else_panic(self, what: &str) -> E;
+}
+
+impl<E> UnwrapErr<E> for Result<(), E> {
+    fn unwrap_err_or_else_panic(self, what: &str) -> E {
+        match self {
+            Ok(()) => panic!("{what} was not refused"),
+            Err(error) => error,
+        }
+    }
+}
+
+#[tokio::test]
+async fn set_is_all_or_none_and_compares_versions() {
+    let registry = registry().await;
+    let by = ann();
+    let shop = point("shop");
+    let made = registry.set(&by, &shop, vec![set("a", "1"), locked("fixed", "x")], None).await.unwrap();
+    let refused = registry.set(&by, &shop, vec![set("a", "2"), set("fixed", "y")], None).await.unwrap_err();
+    assert_eq!(code(refused), Code::PropertyLocked);
+    assert_eq!(registry.get(&shop), Some(made.clone()));
+    let changed = registry.set(&by, &shop, vec![set("a", "2")], Some(made.modified)).await.unwrap();
+    assert_eq!(changed.version, made.version + 1);
+    let stale = registry.set(&by, &shop, vec![set("a", "3")], Some(made.modified)).await.unwrap_err();
+    assert_eq!(code(stale), Code::RevisionConflict);
+    let same = registry.set(&by, &shop, vec![set("a", "2")], None).await.unwrap();
+    assert_eq!(same, changed, "what changes nothing makes no revision");
+    let paused = Status::because(Phase::Paused, "for lunch");
+    assert_eq!(registry.set_status(&by, &shop, paused.clone()).await.unwrap().status, paused);
+    assert_eq!(code(registry.set(&by, &point("shop:x"), vec![], None).await.unwrap_err()), Code::NotFound);
+}
+
+#[tokio::test]
+async fn delete_refuses_children_unless_told() {
+    let registry = registry().await;
+    let by = ann();
+    for (point, kind) in
+        [("shop:a", "Base"), ("shop:a:b", "Base"), ("shop:a:b:c", "App"), ("shop:a-z", "App")]
+    {
+        registry.create(&by, make(point, kind)).await.unwrap();
+    }
+    let refused = registry.delete(&by, Delete::point(point("shop:a"), false)).await.unwrap_err();
+    assert_eq!(code(refused), Code::HasChildren);
+    let refused = registry.delete(&by, Delete::selector(selector("shop:*"), false)).await.unwrap_err();
+    assert_eq!(code(refused), Code::HasChildren);
+    let removed = registry.delete(&by, Delete::point(point("shop:a"), true)).await.unwrap();
+    let names: Vec<_> = removed.iter().map(|(point, _)| point.as_str()).collect();
+    assert_eq!(names, ["shop:a:b:c", "shop:a:b", "shop:a"]);
+    assert!(registry.get(&point("shop:a-z")).is_some());
+    let own = registry.delete(&by, Delete::point(point("mesh"), true)).await.unwrap_err();
+    assert_eq!(code(own), Code::Forbidden);
+}
+
+#[tokio::test]
+async fn a_large_tree_goes_from_below() {
+    let registry = registry().await;
+    let by = ann();
+    registry.create(&by, make("shop:tree", "Base")).await.unwrap();
+    for n in 0..250 {
+        registry.create(&by, make(&format!("shop:tree:n-{n}"), "Base")).await.unwrap();
+    }
+    let removed = registry.delete(&by, Delete::point(point("shop:tree"), true)).await.unwrap();
+    assert_eq!(removed.len(), 251);
+    assert_eq!(removed.last().unwrap().0, point("shop:tree"));
+    assert!(registry.get(&point("shop:tree:n-7")).is_none());
+}
+
+#[tokio::test]
+async fn a_batch_is_one_commit_or_none() {
+    let registry = registry().await;
+    let by = ann();
+    let before = registry.revision();
+    let ops = vec![
+        Op::Create(make("shop:a", "Base")),
+        Op::Create(make("shop:a:b", "App")),
+        Op::Set { point: point("shop:a:b"), changes: vec![set("k", "v")], expect: None },
+    ];
+    let done = registry.batch(&by, ops).await.unwrap();
+    assert_eq!(done.len(), 3);
+    assert_eq!(registry.revision(), Revision(before.0 + 1));
+    assert_eq!(registry.get(&point("shop:a:b")).unwrap().property("k"), Some(&"v".into()));
+    let ops = vec![Op::Create(make("shop:c", "Base")), Op::Create(make("shop:a", "Base"))];
+    assert_eq!(code(registry.batch(&by, ops).await.unwrap_err()), Code::Exists);
+    assert!(registry.get(&point("shop:c")).is_none());
+}
+
+#[tokio::test]
+async fn numbers_are_given_out_once() {
+    let registry = registry().await;
+    let by = ann();
+    let carts = || Create {
+        target: Target::Sequence(Sequence {
+            parent: point("shop"),
+            prefix: "cart-".into(),
+            suffix: String::new(),
+        }),
+        ..make("shop", "Base")
+    };
+    registry.create(&by, make("shop:cart-2", "Base")).await.unwrap();
+    let made = futures::future::join_all((0..20).map(|_| registry.create(&by, carts()))).await;
+    let mut points: Vec<_> = made.into_iter().map(|made| made.unwrap().resource.point.to_string()).collect();
+    points.sort();
+    points.dedup();
+    assert_eq!(points.len(), 20);
+    assert!(!points.contains(&"shop:cart-2".to_owned()));
+    registry.delete(&by, Delete::point(point("shop:cart-21"), false)).await.unwrap();
+    let next = registry.create(&by, carts()).await.unwrap();
+    assert_eq!(next.resource.point, point("shop:cart-22"), "a number does not come back");
+}
+
+struct OneSchema;
+
+impl Schemas for OneSchema {
+    fn read(&self, source: Point) -> futures::future::BoxFuture<'static, Result<Bytes, Problem>> {
+        let text = match source.as_str() {
+            "shop:files:/order.json" => {
+                r#"{"type": "object", "required": ["total"],
+                    "properties": {"total": {"type": "number", "minimum": 0}, "paid": {"type": "boolean"}}}"#
+            }
+            "shop:files:/broken.json" => r#"{"type": 7}"#,
+            _ => return Box::pin(async { Err(Problem::new(Code::NotFound, "no such file")) }),
+        };
+        Box::pin(async move { Ok(Bytes::from_static(text.as_bytes())) })
+    }
+}
+
+#[tokio::test]
+async fn a_users_kind_is_typed_and_checked_on_every_write() {
+    let registry = registry().await;
+    registry.set_schemas(Arc::new(OneSchema));
+    let by = ann();
+    let declare =
+        |schema: &str| Create { changes: vec![set("schema", schema)], ..make("mesh:kinds:order", "Kind") };
+    let broken = registry.create(&by, declare("shop:files:/broken.json")).await.unwrap_err();
+    assert_eq!(code(broken), Code::ArtifactInvalid);
+    registry.create(&by, declare("shop:files:/order.json")).await.unwrap();
+    let order = |changes| Create { changes, ..make("shop:o-1", "Order") };
+    let refused = registry.create(&by, order(vec![set("total", "-5")])).await.unwrap_err();
+    let problem = Problem::from(refused);
+    assert_eq!((problem.code, problem.errors[0].pointer.as_str()), (Code::Schema, "/total"));
+    let made = registry.create(&by, order(vec![set("total", "5"), set("paid", "true")])).await.unwrap();
+    assert_eq!(made.resource.property("total"), Some(&Value::Number(5.into())));
+    assert_eq!(made.resource.property("paid"), Some(&Value::Bool(true)));
+    let unset = vec![PropertyChange::Unset("total".parse().unwrap())];
+    assert_eq!(code(registry.set(&by, &point("shop:o-1"), unset, None).await.unwrap_err()), Code::Schema);
+}
+
+#[tokio::test]
+async fn the_log_tells_who_did_what_when() {
+    let registry = registry().await;
+    let by = ann();
+    let shop = point("shop");
+    registry.set(&by, &shop, vec![set("a", "1")], None).await.unwrap();
+    registry.create(&by, make("shop:x", "Base")).await.unwrap();
+    registry.set(&by, &shop, vec![set("a", "2")], None).await.unwrap();
+    let entries = registry.log(LogOf::Point(shop.clone()), 10).await.unwrap();
+    assert_eq!(entries.len(), 3);
+    assert_eq!((entries[0].agent.clone(), entries[0].time), (by.clone(), Timestamp(1_700_000_000_000)));
+    assert_eq!(entries[2].changes[0].before, None);
+    registry.delete(&by, Delete::point(point("shop:x"), false)).await.unwrap();
+    let gone = registry.log(LogOf::Point(point("shop:x")), 10).await.unwrap();
+    assert_eq!(gone.len(), 2, "the history outlives the resource");
+    let newest = registry.revision().0;
+    let all = registry.log(LogOf::Revisions(1..=newest), 100).await.unwrap();
+    assert_eq!(all.len() as u64, newest);
+}
+
+#[tokio::test]
+async fn leases_take_along_what_hangs_on_them() {
+    let registry = registry().await;
+    let by = ann();
+    let lease = registry.grant(Duration::from_secs(10)).await.unwrap();
+    let node = Reserved {
+        lease: Some(lease),
+        ..Reserved::new(point("mesh:nodes:edge"), Kind::of(Base::Node), Vec::new(), Status::ready())
+    };
+    registry.put_reserved(&by, node).await.unwrap();
+    registry.keep_alive(lease).await.unwrap();
+    registry.revoke(&by, lease).await.unwrap();
+    assert!(registry.get(&point("mesh:nodes:edge")).is_none());
+    assert_eq!(code(registry.keep_alive(lease).await.unwrap_err()), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_watch_lists_then_follows() {
+    let registry = registry().await;
+    let by = ann();
+    registry.create(&by, make("shop:a", "App")).await.unwrap();
+    let mut watch = registry.watch(&selector("shop:*<App>[x = 1]"), None).unwrap();
+    let Some(Event::Listed { resources, last: true, .. }) = watch.next().await else { panic!("no list") };
+    assert_eq!(resources, []);
+    let a = registry.set(&by, &point("shop:a"), vec![set("x", "1")], None).await.unwrap();
+    registry.create(&by, make("shop:b", "Base")).await.unwrap();
+    let b = registry.set(&by, &point("shop:a"), vec![set("y", "1")], None).await.unwrap();
+    let c = registry.set(&by, &point("shop:a"), vec![set("x", "2")], None).await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let Some(Event::Changed { revision, changes }) = watch.next().await else { panic!("no change") };
+        told.push((revision, changes));
+    }
+    use starlane_core::Change::*;
+    assert_eq!(
+        told,
+        [
+            (a.modified, vec![Entered(a.clone())]),
+            (b.modified, vec![Updated(b.clone())]),
+            (c.modified, vec![Left(b)]),
+        ]
+    );
+    let token = watch.token();
+    let d = registry.set(&by, &point("shop:a"), vec![set("x", "1")], None).await.unwrap();
+    let mut resumed = registry.watch(&selector("shop:*<App>[x = 1]"), Some(token)).unwrap();
+    assert_eq!(
+        resumed.next().await,
+        Some(Event::Changed { revision: d.modified, changes: vec![Entered(d)] })
+    );
+    let other = registry.watch(&selector("shop:*"), Some(token)).unwrap_err();
+    assert_eq!(code(other), Code::WatchMismatch);
+    let sampled = registry.watch(&selector("shop:*[queue > 5]"), None).unwrap_err();
+    assert_eq!(code(sampled), Code::Unsupported);
+}
+
+#[tokio::test]
+async fn a_slow_watch_catches_up_from_the_log_or_is_told_gone() {
+    let registry = registry().await;
+    let by = ann();
+    let mut slow = registry.watch(&selector("shop+:**"), None).unwrap();
+    let mut late = registry.watch(&selector("shop+:**"), None).unwrap();
+    assert!(matches!(slow.next().await, Some(Event::Listed { last: true, .. })));
+    assert!(matches!(late.next().await, Some(Event::Listed { last: true, .. })));
+    for n in 0..600 {
+        registry.set(&by, &point("shop"), vec![set("n", n.to_string().as_str())], None).await.unwrap();
+    }
+    let mut last = None;
+    for n in 0..600 {
+        let Some(Event::Changed { revision, changes }) = slow.next().await else { panic!("at {n}") };
+        assert!(Some(revision) > last, "in order");
+        assert_eq!(changes[0].resource().property("n").unwrap().to_string(), n.to_string());
+        last = Some(revision);
+    }
+    registry.compact(registry.revision()).await.unwrap();
+    // What waited in memory is still told; what would have come from the log is gone.
+    let mut told = 0;
+    loop {
+        match late.next().await {
+            Some(Event::Changed { .. }) => told += 1,
+            Some(Event::Gone { oldest }) => break assert_eq!(oldest, registry.revision()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(told < 600);
+    assert_eq!(late.next().await, None);
+}
+
+#[tokio::test]
+async fn quiet_watches_say_how_far_they_are() {
+    let config = Config { bookmark_every: Duration::from_millis(1), ..Config::in_memory(clock()) };
+    let registry = Registry::open(config).unwrap();
+    registry.create(&ann(), make("shop", "Space")).await.unwrap();
+    let mut watch = registry.watch(&selector("shop:a:*"), None).unwrap();
+    watch.next().await.unwrap();
+    registry.create(&ann(), make("shop:other", "Base")).await.unwrap();
+    assert_eq!(watch.next().await, Some(Event::Bookmark { revision: registry.revision() }));
+    assert_eq!(watch.token().revision, registry.revision());
+}
+
+#[tokio::test]
+async fn pages_follow_each_other() {
+    let registry = registry().await;
+    let by = ann();
+    for n in 0..25 {
+        registry.create(&by, make(&format!("shop:n-{n:02}"), "Base")).await.unwrap();
+    }
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = registry.select(&selector("shop:*"), 10, after.as_deref()).unwrap();
+        all.extend(page.resources.iter().map(|resource| resource.point.to_string()));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected: Vec<_> = (0..25).map(|n| format!("shop:n-{n:02}")).collect();
+    assert_eq!(all, expected);
+    assert!(registry.select(&selector("shop:*"), 10, Some("c1.0.shop")).is_err());
+    assert_eq!(registry.count(&selector("shop:*")), 25);
+}

@@ -1,0 +1,264 @@
+//! The state of this node's mechtrons: one durable value a point, guarded by the epoch under which it was written.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redb::{ReadTransaction, ReadableTable, StorageBackend, TableDefinition, TableError, WriteTransaction};
+use starlane_core::{Epoch, Point};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::error::Error;
+use crate::store::{self, Apply, Engine, EngineConfig, Failure, Opener, file_opener};
+
+const STATES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("states");
+const FORMAT_VERSION: u64 = 1;
+/// The largest state of one mechtron.
+pub const STATE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The most commits under way; others wait for their turn.
+const COMMITS_MAX: usize = 2_048;
+/// As much of a group of commits as one operation is.
+const BYTES_A_WEIGHT: usize = 16 * 1024;
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// The states of mechtrons, in a file of this node. Cloning is cheap; the file is closed with the last clone.
+#[derive(Clone)]
+pub struct StateStore {
+    engine: Arc<Engine<States>>,
+    turns: Arc<Semaphore>,
+}
+
+impl StateStore {
+    /// Opens the file, or makes an empty one; its folder must exist.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the file cannot be used.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        Self::open_with(Arc::from(path.to_string_lossy()), file_opener(path))
+    }
+
+    /// Opens the states on bytes that are somewhere else.
+    ///
+    /// # Errors
+    /// As [`StateStore::open`].
+    pub fn open_on<B: StorageBackend>(
+        name: &str,
+        backend: impl Fn() -> std::io::Result<B> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let opener: Opener = Box::new(move || Ok(Box::new(backend()?)));
+        Self::open_with(Arc::from(name), opener)
+    }
+
+    fn open_with(file: Arc<str>, backend: Opener) -> Result<Self, Error> {
+        let config = EngineConfig {
+            file,
+            format: "states",
+            format_version: FORMAT_VERSION,
+            // Each under way sends one job, and whoever gave up waiting may have left one behind.
+            queue_max: 2 * COMMITS_MAX,
+            cache_bytes: CACHE_BYTES,
+            backend,
+        };
+        let engine = Engine::open(config, States)?;
+        Ok(Self { engine: Arc::new(engine), turns: Arc::new(Semaphore::new(COMMITS_MAX)) })
+    }
+
+    /// Stores a state; durable when it answers.
+    ///
+    /// # Errors
+    /// [`store::Error::FenceStale`] when a later epoch wrote before; [`Error::TooLarge`].
+    pub async fn commit(&self, point: &Point, epoch: Epoch, state: Bytes) -> Result<(), Error> {
+        if state.len() > STATE_BYTES_MAX {
+            return Err(Error::TooLarge(format!(
+                "the state of `{point}` has {} bytes; at most {STATE_BYTES_MAX} are kept",
+                state.len()
+            )));
+        }
+        self.ask(|reply| Job { point: point.clone(), write: Some((epoch, state)), reply }).await
+    }
+
+    /// Forgets a state and its epoch; forgetting what is not there is no error.
+    ///
+    /// # Errors
+    /// Only the file's.
+    pub async fn delete(&self, point: &Point) -> Result<(), Error> {
+        self.ask(|reply| Job { point: point.clone(), write: None, reply }).await
+    }
+
+    /// The state of a mechtron, and the epoch under which it was written.
+    ///
+    /// # Errors
+    /// Only the file's.
+    pub fn get(&self, point: &Point) -> Result<Option<(Epoch, Bytes)>, Error> {
+        let state = self.engine.file().read(|read| {
+            let Some(states) = open_states(read)? else { return Ok(None) };
+            let Some(row) = states.get(point.as_str())? else { return Ok(None) };
+            decode(point.as_str(), row.value()).map(Some)
+        })?;
+        Ok(state)
+    }
+
+    /// The points after one that have a state, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// Only the file's.
+    pub fn list(&self, after: Option<&Point>, limit: usize) -> Result<Vec<Point>, Error> {
+        let points = self.engine.file().read(|read| {
+            let Some(states) = open_states(read)? else { return Ok(Vec::new()) };
+            let from =
+                after.map_or(std::ops::Bound::Unbounded, |after| std::ops::Bound::Excluded(after.as_str()));
+            let mut points = Vec::new();
+            for row in states.range::<&str>((from, std::ops::Bound::Unbounded))?.take(limit) {
+                let (point, _) = row?;
+                points.push(point.value().parse().map_err(|_| Failure::Damaged("a key is not a point"))?);
+            }
+            Ok(points)
+        })?;
+        Ok(points)
+    }
+
+    async fn ask(&self, job: impl FnOnce(Reply) -> Job) -> Result<(), Error> {
+        let _turn = self.turns.acquire().await.map_err(|_| store::Error::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        self.engine.push(job(reply)).map_err(|(_, error)| error)?;
+        Ok(answer.await.unwrap_or(Err(store::Error::Closed))?)
+    }
+}
+
+type Reply = oneshot::Sender<Result<(), store::Error>>;
+
+/// Writes a state, or forgets it.
+struct Job {
+    point: Point,
+    write: Option<(Epoch, Bytes)>,
+    reply: Reply,
+}
+
+struct States;
+
+impl Apply for States {
+    type Job = Job;
+    type Answer = Result<(), store::Error>;
+
+    fn weight(job: &Job) -> usize {
+        1 + job.write.as_ref().map_or(0, |(_, state)| state.len() / BYTES_A_WEIGHT)
+    }
+
+    fn load(&mut self, _read: &ReadTransaction) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        write: &WriteTransaction,
+        jobs: &[Job],
+    ) -> Result<(Vec<Self::Answer>, bool), Failure> {
+        let mut states = write.open_table(STATES)?;
+        let mut answers = Vec::with_capacity(jobs.len());
+        let mut changed = false;
+        for job in jobs {
+            let point = job.point.as_str();
+            let Some((epoch, state)) = &job.write else {
+                changed |= states.remove(point)?.is_some();
+                answers.push(Ok(()));
+                continue;
+            };
+            let before = match states.get(point)? {
+                Some(row) => Some(decode(point, row.value())?.0),
+                None => None,
+            };
+            match before {
+                Some(later) if later > *epoch => {
+                    answers.push(Err(store::Error::FenceStale { scope: point.into(), epoch: later }));
+                }
+                _ => {
+                    states.insert(point, &*encode(point, *epoch, state))?;
+                    changed = true;
+                    answers.push(Ok(()));
+                }
+            }
+        }
+        Ok((answers, changed))
+    }
+
+    fn settle(&mut self, jobs: Vec<Job>, result: Result<Vec<Self::Answer>, store::Error>) {
+        let answers = match result {
+            Ok(answers) => answers,
+            Err(error) => jobs.iter().map(|_| Err(error.clone())).collect(),
+        };
+        for (job, answer) in jobs.into_iter().zip(answers) {
+            // Whoever asked may have gone away meanwhile.
+            drop(job.reply.send(answer));
+        }
+    }
+}
+
+fn open_states(
+    read: &ReadTransaction,
+) -> Result<Option<redb::ReadOnlyTable<&'static str, &'static [u8]>>, Failure> {
+    match read.open_table(STATES) {
+        Ok(states) => Ok(Some(states)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Checksum, epoch, state.
+fn encode(point: &str, epoch: Epoch, state: &[u8]) -> Vec<u8> {
+    let epoch = epoch.0.to_le_bytes();
+    [&checksum(point, &epoch, state).to_le_bytes()[..], &epoch, state].concat()
+}
+
+fn decode(point: &str, row: &[u8]) -> Result<(Epoch, Bytes), Failure> {
+    let damaged = || Failure::Damaged("the checksum of a state does not match");
+    let (sum, rest) = row.split_first_chunk::<4>().ok_or_else(damaged)?;
+    let (epoch, state) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+    if u32::from_le_bytes(*sum) != checksum(point, epoch, state) {
+        return Err(damaged());
+    }
+    Ok((Epoch(u64::from_le_bytes(*epoch)), Bytes::copy_from_slice(state)))
+}
+
+fn checksum(point: &str, epoch: &[u8], state: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(point.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(epoch);
+    hasher.update(state);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(text: &str) -> Point {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn states_survive_and_older_epochs_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let (cart, other) = (point("shop:cart"), point("shop:other"));
+        {
+            let states = StateStore::open(&path).unwrap();
+            assert_eq!(states.get(&cart).unwrap(), None);
+            states.commit(&cart, Epoch(2), "two".into()).await.unwrap();
+            states.commit(&cart, Epoch(2), "again".into()).await.unwrap();
+            states.commit(&other, Epoch(1), "other".into()).await.unwrap();
+            let refused = states.commit(&cart, Epoch(1), "one".into()).await;
+            assert!(matches!(refused, Err(Error::Store(store::Error::FenceStale { epoch: Epoch(2), .. }))));
+            let taken = StateStore::open(&path).err();
+            assert!(matches!(taken, Some(Error::Store(store::Error::InUse { .. }))), "{taken:?}");
+        }
+        let states = StateStore::open(&path).unwrap();
+        assert_eq!(states.get(&cart).unwrap(), Some((Epoch(2), "again".into())));
+        assert_eq!(states.list(None, 10).unwrap(), [cart.clone(), other.clone()]);
+        assert_eq!(states.list(Some(&cart), 10).unwrap(), [other.clone()]);
+        states.delete(&cart).await.unwrap();
+        states.delete(&cart).await.unwrap();
+        assert_eq!(states.list(None, 1).unwrap(), [other]);
+    }
+}
