@@ -39,9 +39,9 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-content-type: application/problem+json\r\ncontent-length: 172\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+content-type: application/problem+json\r\ncontent-length: 167\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
 {\"type\":\"urn:starlane:error:E-BUSY\",\"title\":\"The receiver has too much waiting.\",\"status\":503,\
-\"detail\":\"too many connections are open\",\"code\":\"E-BUSY\",\"retryAfter\":1}\n    ";
+\"detail\":\"too many connections are open\",\"code\":\"E-BUSY\",\"retryAfter\":1}\n";
 
 /// The two doors of a node, listening and not yet open.
 pub struct Doors<M> {

@@ -1,0 +1,434 @@
+//! A mesh of a few lines: what it answers is decided by the path or the point that it is asked for.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use gateway::shapes::*;
+use gateway::{Content, Expect, Mesh, Selection, SpaceState, Upload};
+use starlane_core::{
+    Agent, Blob, Body, Change, Code, Digest, Event, Message, MessageId, Outcome, Payload, Point, Problem,
+    Property, PropertyChange, Refusal, Reply, Resource, ResumeToken, Revision, Span, Status, Timestamp,
+};
+
+/// Content whose every byte is known: byte `n` is `n % 251`.
+pub(crate) fn pattern(range: Range<u64>) -> Vec<u8> {
+    range.map(|at| (at % 251) as u8).collect()
+}
+
+pub(crate) fn point(text: &str) -> Point {
+    text.parse().unwrap()
+}
+
+pub(crate) fn resource(text: &str, revision: u64) -> Resource {
+    Resource {
+        point: point(text),
+        kind: "Mechtron".parse().unwrap(),
+        properties: [("title".parse().unwrap(), Property { value: "blue".into(), locked: true })].into(),
+        status: Status::ready(),
+        created: Revision(3),
+        modified: Revision(revision),
+        version: 2,
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Fake {
+    ids: AtomicU64,
+    /// What the mesh was told, in order.
+    pub(crate) heard: Mutex<Vec<String>>,
+    pub(crate) unready: std::sync::atomic::AtomicBool,
+}
+
+impl Fake {
+    fn hear(&self, text: impl Into<String>) {
+        self.heard.lock().unwrap().push(text.into());
+    }
+
+    pub(crate) fn last(&self) -> String {
+        self.heard.lock().unwrap().last().cloned().unwrap_or_default()
+    }
+}
+
+fn not_found(point: &Point) -> Problem {
+    Problem::new(Code::NotFound, format!("no resource is at `{point}`"))
+        .at(point)
+        .help("`starlane create` makes one")
+}
+
+fn blob(bytes: u64) -> Blob {
+    Blob { digest: Digest([7; 32]), bytes }
+}
+
+/// All that happens in the watched world, from revision 10 on.
+fn history() -> Vec<Event> {
+    let at = |text: &str, revision| Arc::new(resource(text, revision));
+    let changed = |revision, changes| Event::Changed { revision: Revision(revision), changes };
+    vec![
+        changed(11, vec![Change::Entered(at("shop:a", 11)), Change::Updated(at("shop:b", 11))]),
+        changed(12, vec![Change::Left(at("shop:a", 12))]),
+        Event::Bookmark { revision: Revision(13) },
+        changed(14, vec![Change::Entered(at("shop:c", 14))]),
+    ]
+}
+
+fn revision_of(event: &Event) -> Revision {
+    match event {
+        Event::Listed { revision, .. } | Event::Changed { revision, .. } | Event::Bookmark { revision } => {
+            *revision
+        }
+        Event::Gone { oldest } => *oldest,
+    }
+}
+
+impl Mesh for Fake {
+    fn new_message_id(&self) -> MessageId {
+        MessageId((0x0190 << 112) | u128::from(self.ids.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    async fn request(&self, message: Message) -> Outcome {
+        let Payload::Request(request) = message.payload else { panic!("not a request") };
+        let header = message.header;
+        let text = |status, text: &str| Outcome::Ok(Reply::new(status, "text/plain", text.to_owned()));
+        let refusal = |code| Refusal::new(code, "because");
+        if header.to == point("missing") {
+            return Outcome::Rejected(refusal(Code::NotFound));
+        }
+        if header.to == point("unbound") {
+            return Outcome::Rejected(refusal(Code::NoRoute));
+        }
+        let (path, _query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        let mut reply = Reply::new(200, "text/plain", "");
+        match path {
+            "/hello" => return text(200, "hello\n"),
+            "/echo" => {
+                let Body::Bytes(body) = &request.body else { panic!("not at hand") };
+                let headers: Vec<_> =
+                    request.headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let said = format!(
+                    "{} {} to {} from {} for {} in {:?}\n{}\n\n{} bytes: {}",
+                    request.method,
+                    request.path,
+                    header.to,
+                    header.from,
+                    header.agent,
+                    header.remaining,
+                    headers.join("\n"),
+                    body.len(),
+                    String::from_utf8_lossy(&body[..body.len().min(64)]),
+                );
+                return text(200, &said);
+            }
+            "/trace" => return text(200, &header.trace.to_traceparent()),
+            "/teapot" => return text(418, "short and stout"),
+            "/nothing" => return text(204, ""),
+            "/text" => reply.body = Body::Bytes("a line of text\n".repeat(1000).into()),
+            "/tagged" => {
+                reply.headers.set("etag", "\"v1\"");
+                reply.body = Body::Bytes("0123456789".into());
+            }
+            "/blob" => {
+                reply.headers.set("content-type", "application/octet-stream");
+                reply.body = Body::Blob(blob(1_000_000));
+            }
+            "/huge" => {
+                reply.headers.set("content-type", "application/octet-stream");
+                reply.body = Body::Blob(blob(1 << 32));
+            }
+            "/style.css" => {
+                reply.headers.set("content-type", "text/css");
+                reply.body = Body::Blob(blob(300_000));
+            }
+            "/torn" => {
+                reply.headers.set("content-type", "application/octet-stream");
+                reply.body = Body::Blob(Blob { digest: Digest([9; 32]), bytes: 300_000 });
+            }
+            "/cookies" => {
+                reply.headers.add("set-cookie", "a=1");
+                reply.headers.add("set-cookie", "b=2");
+                reply.headers.set("connection", "close");
+                reply.headers.set("transfer-encoding", "chunked");
+                reply.headers.set("content-length", "999");
+            }
+            "/bad-header" => reply.headers.set("x-split", "a\r\nset-cookie: stolen=1"),
+            "/bad-status" => reply.status = 101,
+            "/busy" => {
+                let retry_after = Some(std::time::Duration::from_secs(3));
+                return Outcome::Rejected(Refusal { retry_after, ..refusal(Code::Busy) });
+            }
+            "/invalid" => return Outcome::Rejected(refusal(Code::MessageInvalid)),
+            "/no-route" => return Outcome::Rejected(refusal(Code::NoRoute)),
+            "/cycle" => return Outcome::Rejected(refusal(Code::CycleDetected)),
+            "/unreachable" => return Outcome::Rejected(refusal(Code::Unreachable)),
+            "/unknown" => return Outcome::Unknown(refusal(Code::Timeout)),
+            "/trap" => return Outcome::Failed(refusal(Code::Trapped)),
+            "/failed-late" => return Outcome::Failed(refusal(Code::NotFound)),
+            "/never" => std::future::pending().await,
+            "/gate" => {
+                self.hear("at the gate");
+                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                return text(200, "through the gate");
+            }
+            other => return text(404, &format!("the bind knows no {other}")),
+        }
+        Outcome::Ok(reply)
+    }
+
+    async fn send(&self, message: Message) -> Result<MessageId, Problem> {
+        let Payload::Signal(signal) = &message.payload else { panic!("not a signal") };
+        self.hear(format!("{} {} to {}", signal.method, signal.path, message.header.to));
+        if message.header.to == point("missing") {
+            Err(not_found(&message.header.to))
+        } else {
+            Ok(MessageId(42))
+        }
+    }
+
+    async fn exec(&self, agent: Agent, script: String) -> Result<Vec<Output>, ExecProblem> {
+        self.hear(format!("{agent}: {script}"));
+        let done = vec![
+            Output::Created { resource: resource("shop", 4), outcome: CreateOutcome::Created },
+            Output::Resource { resource: resource("shop", 4) },
+            Output::Properties { point: point("shop"), properties: resource("shop", 4).properties },
+            Output::List {
+                resources: vec![Arc::new(resource("shop:a", 4))],
+                revision: Revision(9),
+                next: None,
+            },
+            Output::Deleted {
+                deleted: vec![Deleted { point: point("shop:a"), kind: "Order".parse().unwrap() }],
+            },
+            Output::Content {
+                point: point("shop:files:/a"),
+                content_type: "image/png".into(),
+                bytes: 2,
+                data: Data::of(&[0xff, 0xfe]),
+            },
+            Output::Reply { status: 200, headers: vec![("a".into(), "b".into())], data: Data::of(b"hi") },
+            Output::Sent { id: MessageId(1).to_string() },
+        ];
+        let Some(at) = script.find("Mechatron") else { return Ok(done) };
+        let span = Span { start: at, end: at + 9 };
+        let problem = Problem::new(Code::KindUnknown, "no kind `Mechatron`")
+            .in_text(script, span, "not a kind")
+            .help("did you mean `Mechtron`?");
+        Err(ExecProblem { problem, done })
+    }
+
+    async fn create(&self, _agent: Agent, create: Create) -> Result<Created, Problem> {
+        self.hear(format!("{create:?}"));
+        match create.point.as_str() {
+            "shop" if create.mode == CreateMode::New => Err(Problem::new(Code::Exists, "`shop` exists")
+                .at(&point("shop"))
+                .help("`create?` ensures it")),
+            "shop" => Ok(Created { resource: resource("shop", 4), outcome: CreateOutcome::Existed }),
+            other => match other.parse::<Point>() {
+                Ok(_) => Ok(Created { resource: resource(other, 20), outcome: CreateOutcome::Created }),
+                Err(error) => Err(Problem::new(Code::PointSyntax, error.reason)),
+            },
+        }
+    }
+
+    async fn get(&self, _agent: Agent, point: Point) -> Result<Resource, Problem> {
+        if point.space() == Some("missing") {
+            Err(not_found(&point))
+        } else {
+            Ok(resource(point.as_str(), 17))
+        }
+    }
+
+    async fn patch(
+        &self,
+        _agent: Agent,
+        point: Point,
+        changes: Vec<PropertyChange>,
+        expect: Option<Revision>,
+    ) -> Result<Resource, Problem> {
+        self.hear(format!("{point} {changes:?} at {expect:?}"));
+        if expect.is_some_and(|expect| expect != Revision(17)) {
+            let detail = format!("`{point}` is at 17");
+            return Err(Problem::new(Code::RevisionConflict, detail).at(&point));
+        }
+        Ok(resource(point.as_str(), 18))
+    }
+
+    async fn delete(
+        &self,
+        _agent: Agent,
+        point: Point,
+        recursive: bool,
+        expect: Option<Revision>,
+    ) -> Result<Vec<Deleted>, Problem> {
+        self.hear(format!("{point} {recursive} at {expect:?}"));
+        if !recursive && point.as_str() == "shop" {
+            return Err(Problem::new(Code::HasChildren, "`shop` has 2 children")
+                .at(&point)
+                .help("`delete -r shop`"));
+        }
+        Ok(vec![Deleted { point, kind: "Space".parse().unwrap() }])
+    }
+
+    async fn select(&self, _agent: Agent, selection: Selection) -> Result<Page, Problem> {
+        self.hear(format!("{selection:?}"));
+        if selection.selector.contains('(') {
+            let span = Span { start: 0, end: 1 };
+            return Err(Problem::new(Code::Syntax, "not a selector").in_text(
+                selection.selector,
+                span,
+                "here",
+            ));
+        }
+        let next = selection.cursor.is_none().then(|| "c1".to_owned());
+        Ok(Page { resources: vec![Arc::new(resource("shop:a", 4))], revision: Revision(9), next })
+    }
+
+    async fn describe(&self, _agent: Agent, point: Point) -> Result<Description, Problem> {
+        Ok(Description {
+            resource: resource(point.as_str(), 4),
+            children: vec![],
+            more: false,
+            contract: Some(serde_json::json!({"AddItem": {"type": "object"}})),
+            activation: None,
+        })
+    }
+
+    async fn watch(
+        &self,
+        _agent: Agent,
+        selector: String,
+        since: Option<ResumeToken>,
+    ) -> Result<BoxStream<'static, (Event, ResumeToken)>, Problem> {
+        self.hear(format!(
+            "watch {selector} since {}",
+            since.map(|token| token.to_string()).unwrap_or_default()
+        ));
+        if since.is_some_and(|token| token.selector != ResumeToken::new(token.revision, &selector).selector) {
+            return Err(Problem::new(Code::WatchMismatch, "the token is another selector's"));
+        }
+        let page = |text, last| Event::Listed {
+            resources: vec![Arc::new(resource(text, 4))],
+            revision: Revision(10),
+            last,
+        };
+        let mut events = match since {
+            None => vec![page("shop:a", false), page("shop:b", true)],
+            Some(token) if token.revision < Revision(10) => vec![Event::Gone { oldest: Revision(10) }],
+            Some(_) => vec![],
+        };
+        let gone = matches!(events[..], [Event::Gone { .. }]);
+        let from = since.map_or(Revision(10), |token| token.revision);
+        events.extend(history().into_iter().filter(|event| !gone && revision_of(event) > from));
+        let events = events.into_iter().map(move |event| {
+            let token = ResumeToken::new(revision_of(&event), &selector);
+            (event, token)
+        });
+        let events = stream::iter(events);
+        Ok(if gone { events.boxed() } else { events.chain(stream::pending()).boxed() })
+    }
+
+    async fn logs(
+        &self,
+        _agent: Agent,
+        point: Point,
+        tail: usize,
+        follow: bool,
+    ) -> Result<BoxStream<'static, LogLine>, Problem> {
+        let line = move |at: usize| LogLine {
+            time: Timestamp(at as u64),
+            level: "info".into(),
+            point: point.clone(),
+            line: format!("line {at}"),
+            trace: None,
+        };
+        let lines = stream::iter((0..tail.min(3)).map(line));
+        Ok(if follow { lines.chain(stream::pending()).boxed() } else { lines.boxed() })
+    }
+
+    async fn publish(&self, _agent: Agent, point: Point, body: Upload) -> Result<Published, Problem> {
+        let bytes = body.try_fold(0, async |sum, part: Bytes| Ok(sum + part.len() as u64)).await?;
+        self.hear(format!("published {bytes} bytes at {point}"));
+        Ok(Published { bundle: resource(point.as_str(), 30), artifacts: 2, bytes })
+    }
+
+    async fn write_file(
+        &self,
+        _agent: Agent,
+        point: Point,
+        body: Upload,
+        expect: Expect,
+    ) -> Result<Content, Problem> {
+        let bytes = body.try_fold(0, async |sum, part: Bytes| Ok(sum + part.len() as u64)).await;
+        self.hear(format!("wrote {bytes:?} bytes at {point} expecting {expect:?}"));
+        let blob = blob(bytes?);
+        Ok(Content { blob, content_type: "image/svg+xml".into(), etag: "new".into(), modified: Timestamp(0) })
+    }
+
+    async fn content(&self, _agent: Agent, point: Point) -> Result<Content, Problem> {
+        if point.space() == Some("missing") {
+            return Err(not_found(&point));
+        }
+        let content_type = "application/octet-stream".to_owned();
+        Ok(Content {
+            blob: blob(1000),
+            content_type,
+            etag: "tag1".into(),
+            modified: Timestamp(784_111_777_000),
+        })
+    }
+
+    async fn blob(
+        &self,
+        blob: Blob,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, Problem>>, Problem> {
+        assert!(range.start < range.end && range.end <= blob.bytes);
+        let torn = blob.digest == Digest([9; 32]);
+        let parts = stream::unfold(range, |range| async move {
+            let end = range.end.min(range.start + 65_536);
+            (range.start < end).then(|| (Bytes::from(pattern(range.start..end)), end..range.end))
+        });
+        let parts = parts.enumerate().map(move |(at, part)| {
+            if torn && at == 2 { Err(Problem::new(Code::Corrupt, "the blob is damaged")) } else { Ok(part) }
+        });
+        Ok(parts.boxed())
+    }
+
+    async fn space(&self, space: Point) -> SpaceState {
+        match space.as_str() {
+            "missing" => SpaceState::Missing,
+            "unbound" => SpaceState::NoBind,
+            _ => SpaceState::Ready,
+        }
+    }
+
+    async fn nodes(&self, _agent: Agent) -> Result<Vec<NodeInfo>, Problem> {
+        Ok(vec![NodeInfo {
+            name: "cloud".into(),
+            point: point("mesh:nodes:cloud"),
+            ready: true,
+            version: "0.1.0".into(),
+            mechtrons: 3,
+            live: 1,
+            labels: Default::default(),
+        }])
+    }
+
+    fn info(&self) -> Info {
+        Info { version: "0.1.0".into(), node: "cloud".into(), cluster: "c".into(), api: "v1".into() }
+    }
+
+    fn ready(&self) -> Result<(), Problem> {
+        if self.unready.load(Ordering::Relaxed) {
+            Err(Problem::new(Code::NotReady, "the store opens"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn metrics(&self, text: &mut String) {
+        text.push_str("# TYPE fake gauge\nfake 1\n");
+    }
+}
