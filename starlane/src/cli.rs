@@ -165,7 +165,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let session = Session::new(cli.globals);
     let ended = match runtime(&cli.command) {
         Ok(runtime) => {
-            let ended = runtime.block_on(dispatch(&session, cli.command));
+            let ended = runtime.block_on(until_interrupted(&session, cli.command));
             // A read of standard input that nobody waits for any more would hold the process back.
             runtime.shutdown_background();
             ended
@@ -181,6 +181,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             problem.code.exit_code()
         }
     })
+}
+
+/// Runs a command. Ctrl-C drops what it does, so that nothing half done stays behind; a node is stopped in its own way.
+async fn until_interrupted(session: &Session, command: Command) -> Result<(), Stop> {
+    if matches!(command, Command::Serve(_) | Command::Demo(_)) {
+        return dispatch(session, command).await;
+    }
+    tokio::select! {
+        // A watch listens too, and says how to go on: it comes first.
+        biased;
+        ended = dispatch(session, command) => ended,
+        _ = tokio::signal::ctrl_c() => Err(Stop::Interrupted),
+    }
 }
 
 async fn dispatch(session: &Session, command: Command) -> Result<(), Stop> {
@@ -247,7 +260,7 @@ impl Session {
     /// # Errors
     /// `E-USAGE` when the platform has none.
     pub fn data_folder(&self) -> Result<DataFolder, Problem> {
-        if let Some(path) = &self.globals.data {
+        if let Some(path) = self.globals.data.as_ref().filter(|path| !path.as_os_str().is_empty()) {
             return Ok(DataFolder::at(path));
         }
         DataFolder::platform(environment).ok_or_else(|| {
@@ -269,7 +282,10 @@ impl Session {
     /// # Errors
     /// `E-NOT-FOUND` when there is no such context, `E-UNREACHABLE` when no node runs from the data folder.
     pub fn client(&self) -> Result<Client, Problem> {
-        let named = match (&self.globals.context, &self.globals.data) {
+        // An empty variable of the environment is none.
+        let context = self.globals.context.as_ref().filter(|name| !name.is_empty());
+        let data = self.globals.data.as_ref().filter(|path| !path.as_os_str().is_empty());
+        let named = match (context, data) {
             (Some(name), _) => Some((Contexts::load(&self.contexts_file()?)?, name.clone())),
             (None, Some(_)) => None,
             (None, None) => match context::platform_file(environment) {

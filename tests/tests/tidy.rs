@@ -9,7 +9,7 @@ use serde_json::Value;
 use tests::root;
 
 /// What each crate may use of ours. Arrows point down only.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("starlane-core", &[]),
     ("mechtron-abi", &[]),
     ("mechtron-sdk-macros", &[]),
@@ -17,7 +17,8 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("resource-registry", &["starlane-core"]),
     ("mechtron-host", &["starlane-core", "mechtron-abi"]),
     ("gateway", &["starlane-core"]),
-    ("starlane", &["starlane-core", "resource-registry", "mechtron-host", "gateway"]),
+    ("mechtron-template", &[]),
+    ("starlane", &["starlane-core", "resource-registry", "mechtron-host", "gateway", "mechtron-template"]),
 ];
 
 /// Which crate alone may use a technology.
