@@ -1,6 +1,8 @@
 //! What a message costs inside of a mechtron: decoding, the handler, encoding, and the comparison of the state.
 //! `cargo bench -p mechtron-sdk`; natively and, when `examples/build` ran, as Wasm in the interpreter.
 
+#![expect(clippy::expect_used, reason = "a helper of a test that panics is a test that fails")]
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 

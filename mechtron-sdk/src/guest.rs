@@ -202,8 +202,10 @@ struct Current {
 struct Actor {
     shared: Rc<Shared>,
     entry: Option<&'static Entry>,
-    /// `None` while a handler has it, and for good when it refused to start.
+    /// `None` while a handler has it, and for good when it is broken.
     mechtron: Option<Box<dyn Object>>,
+    /// Why there is none.
+    broken: String,
     current: Option<Current>,
     queue: VecDeque<Work>,
     /// The fields after the last handler that ended well.
@@ -246,7 +248,7 @@ impl Actor {
     /// One that refuses to start, and everything after it.
     fn broken(shared: &Rc<Shared>, error: &Error) -> Self {
         fail(shared, 0, error);
-        Self::empty(shared)
+        Self { broken: error.detail().to_owned(), ..Self::empty(shared) }
     }
 
     fn empty(shared: &Rc<Shared>) -> Self {
@@ -254,6 +256,7 @@ impl Actor {
             shared: shared.clone(),
             entry: None,
             mechtron: None,
+            broken: String::new(),
             current: None,
             queue: VecDeque::new(),
             saved: Vec::new(),
@@ -299,7 +302,8 @@ impl Actor {
         let (head, body) = frame.payload.split_at_checked(frame.head_bytes).ok_or(GuestError::Format)?;
         let head = MessageHead::read(head).map_err(|_| GuestError::Format)?;
         let Some(mechtron) = self.mechtron.take() else {
-            let error = Error::new(ErrorKind::Rejected, "E-NOT-READY", "the mechtron did not start");
+            let detail = format!("the mechtron did not start: {}", self.broken);
+            let error = Error::new(ErrorKind::Rejected, "E-NOT-READY", detail);
             fail(&self.shared, frame.id, &error);
             return Ok(());
         };
@@ -368,10 +372,16 @@ impl Actor {
     }
 
     /// The mechtron as it was after the last handler that ended well.
-    fn restored(&self) -> Option<Box<dyn Object>> {
-        // It was written by this very code, or read by it; that it cannot be read now would be a serializer that
-        // does not read what it writes, after which the mechtron answers no more.
-        (self.entry?.load)(&self.saved).ok()
+    fn restored(&mut self) -> Option<Box<dyn Object>> {
+        // What is read here was written by this very code or read by it before, so only a serializer that does not read
+        // what it writes gets an error.
+        match (self.entry?.load)(&self.saved) {
+            Ok(mechtron) => Some(mechtron),
+            Err(error) => {
+                self.broken = error.detail().to_owned();
+                None
+            }
+        }
     }
 
     fn put_state(&mut self, shared: &Shared) {
@@ -398,7 +408,9 @@ impl Actor {
             },
             (Turning::Init, Err(error)) => {
                 self.mechtron = None;
-                fail(&self.shared, 0, &error.context("`#[init]`"));
+                let error = error.context("`#[init]`");
+                fail(&self.shared, 0, &error);
+                self.broken = error.detail().to_owned();
             }
             (Turning::Timer, Err(error)) => {
                 let cx = Cx::new(self.shared.clone(), Rc::default(), std::any::TypeId::of::<()>());

@@ -1,6 +1,12 @@
 //! The examples as real modules, driven by frames in an interpreter: what is tested natively elsewhere is tested here
 //! as Wasm.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper of a test that panics is a test that fails"
+)]
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;

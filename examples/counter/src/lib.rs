@@ -43,6 +43,9 @@ pub struct Counter {
     total: u64,
     additions: u32,
     last: Instant,
+    /// Whether a timer is set. It lives with the activation, so this is not saved.
+    #[serde(skip)]
+    timed: bool,
 }
 
 #[handlers]
@@ -50,11 +53,7 @@ impl Counter {
     /// Timers live with the activation, so a counter that slept looks at the clock when it wakes.
     #[init]
     async fn wake(&mut self, cx: &mut Cx) -> Result<()> {
-        self.forget_if_idle(cx.now());
-        if self.total > 0 {
-            cx.after(IDLE, Self::idle, ())?;
-        }
-        Ok(())
+        self.idle(cx, ()).await
     }
 
     /// Adds to the total and returns it.
@@ -69,7 +68,10 @@ impl Counter {
         self.total = total;
         self.additions += 1;
         self.last = cx.now();
-        cx.after(IDLE, Self::idle, ())?;
+        if !self.timed {
+            cx.after(IDLE, Self::idle, ())?;
+            self.timed = true;
+        }
         info!(cx, "{} added {}", cx.caller(), m.by);
         Ok(self.now())
     }
@@ -83,7 +85,7 @@ impl Counter {
     /// Sets the total back to zero.
     #[cast]
     async fn reset(&mut self, _cx: &mut Cx, _m: Reset) -> Result<()> {
-        *self = Self::default();
+        (self.total, self.additions) = (0, 0);
         Ok(())
     }
 
@@ -100,17 +102,17 @@ impl Counter {
         self.add(cx, Add { by }).await.map(Json)
     }
 
-    /// Forgets after a minute of silence.
+    /// Forgets after a minute of silence; comes again when somebody added meanwhile.
     #[timer]
     async fn idle(&mut self, cx: &mut Cx, (): ()) -> Result<()> {
-        self.forget_if_idle(cx.now());
-        Ok(())
-    }
-
-    fn forget_if_idle(&mut self, now: Instant) {
-        if now - self.last >= IDLE {
-            *self = Self::default();
+        let silence = cx.now() - self.last;
+        self.timed = silence < IDLE;
+        if self.timed {
+            cx.after(IDLE - silence, Self::idle, ())?;
+        } else {
+            (self.total, self.additions) = (0, 0);
         }
+        Ok(())
     }
 
     fn now(&self) -> Total {
@@ -166,6 +168,18 @@ mod tests {
         assert_eq!(counter.total(GetTotal)?.total, 2);
         kit.advance(60.secs());
         assert_eq!(counter.total(GetTotal)?.total, 0, "the timer was set again");
+        Ok(())
+    }
+
+    #[test]
+    fn needs_one_timer_however_often_it_adds() -> Result<()> {
+        let kit = TestKit::new();
+        let counter = kit.spawn(POINT, Counter::default());
+        for _ in 0..5_000 {
+            counter.add(Add { by: 1 })?;
+        }
+        kit.advance(60.secs());
+        assert_eq!(counter.total(GetTotal)?.total, 0);
         Ok(())
     }
 

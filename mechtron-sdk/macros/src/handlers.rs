@@ -404,8 +404,8 @@ fn pages(handlers: &[Handler]) -> TokenStream {
     let mut paths = Vec::new();
     for handler in handlers {
         let Role::Http { method, path } = &handler.role else { continue };
-        let argument = handler.wants_request.then(|| quote!(request)).unwrap_or_default();
-        let binding = if handler.wants_request { quote!(request) } else { quote!(_) };
+        let (argument, binding) =
+            if handler.wants_request { (quote!(request), quote!(request)) } else { (quote!(), quote!(_)) };
         let turn = handler.turn(&argument, &quote!(result.and_then(|page| Answer::http(page))));
         let writes = handler.writes;
         arms.push(quote! {

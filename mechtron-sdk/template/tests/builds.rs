@@ -1,6 +1,8 @@
 //! A new project builds and passes its test, as a user would do it. Slow (a minute): run by
 //! `cargo test -p mechtron-template -- --ignored`.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test that panics is a test that fails")]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! The configs and binds of new projects and of the examples are in the language that nodes read.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test that panics is a test that fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
