@@ -108,7 +108,7 @@ impl Contract {
     fn mechtron(&self, name: &str) -> Option<&Mechtron> {
         match (name, &self.mechtrons[..]) {
             ("", [only]) => Some(only),
-            _ => self.mechtrons.iter().find(|mechtron| mechtron.name == name),
+            _ => self.mechtrons.iter().find(|mechtron| mechtron.name.eq_ignore_ascii_case(name)),
         }
     }
 }
