@@ -191,8 +191,9 @@ impl Door {
             .header_read_timeout(None)
             .max_headers(self.limits.headers_max)
             .max_header_size(self.limits.head_bytes_max)
-            .max_buf_size(self.limits.head_bytes_max.max(64 * 1024))
-            .pipeline_flush(true);
+            // Never `pipeline_flush`: with it hyper buffers a body without end while its reader does not read, and
+            // loses the 400 to a malformed head.
+            .max_buf_size(self.limits.head_bytes_max.max(64 * 1024));
         let closing = self.drain.token.clone();
         let mut closing = pin!(closing.cancelled());
         loop {

@@ -246,7 +246,7 @@ pub struct Results {
 
 /// What one statement answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "lowercase", rename_all_fields = "camelCase")]
+#[serde(tag = "type", rename_all = "lowercase")]
 pub enum Output {
     /// A resource was made, or was there.
     Created {
@@ -294,6 +294,7 @@ pub enum Output {
         #[schema(value_type = schema::Point)]
         point: Point,
         /// What it means.
+        #[serde(rename = "contentType")]
         content_type: String,
         /// How many bytes it has.
         bytes: u64,

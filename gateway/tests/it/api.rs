@@ -295,7 +295,7 @@ async fn messages_are_asked_and_sent() {
     assert_eq!(blob.body.len(), 1_000_000);
     for query in [
         "method=get",
-        "method=Foo<",
+        "method=Foo%3C",
         "path=x",
         "path=/a%20b",
         "path=/a%0Ab",

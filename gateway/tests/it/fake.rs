@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
@@ -18,6 +18,9 @@ use starlane_core::{
 pub(crate) fn pattern(range: Range<u64>) -> Vec<u8> {
     range.map(|at| (at % 251) as u8).collect()
 }
+
+/// Enough of the content to cut any part from.
+static PATTERN: LazyLock<Bytes> = LazyLock::new(|| pattern(0..65_536 + 251).into());
 
 pub(crate) fn point(text: &str) -> Point {
     text.parse().unwrap()
@@ -388,7 +391,9 @@ impl Mesh for Fake {
         let torn = blob.digest == Digest([9; 32]);
         let parts = stream::unfold(range, |range| async move {
             let end = range.end.min(range.start + 65_536);
-            (range.start < end).then(|| (Bytes::from(pattern(range.start..end)), end..range.end))
+            let from = (range.start % 251) as usize;
+            let part = || PATTERN.slice(from..from + (end - range.start) as usize);
+            (range.start < end).then(|| (part(), end..range.end))
         });
         let parts = parts.enumerate().map(move |(at, part)| {
             if torn && at == 2 { Err(Problem::new(Code::Corrupt, "the blob is damaged")) } else { Ok(part) }
