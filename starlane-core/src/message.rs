@@ -280,7 +280,9 @@ impl fmt::Display for MethodFamily {
 /// Names and values, in order; names are lowercase and may repeat. An empty list costs no allocation, and a clone
 /// of a full one none either.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Headers(Option<Arc<Vec<(Arc<str>, Arc<str>)>>>);
+pub struct Headers(Option<Arc<HeaderList>>);
+
+type HeaderList = Vec<(Arc<str>, Arc<str>)>;
 
 impl Headers {
     /// The first value of a name.

@@ -1,5 +1,11 @@
 //! Binds: which rule a request takes, how it runs through it, and how mistakes are refused.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what a test builds itself is right, or the test fails"
+)]
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use starlane_core::{

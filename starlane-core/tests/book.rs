@@ -1,5 +1,7 @@
 //! Reads every sample of the language in the book.
 
+#![expect(clippy::unwrap_used, reason = "what a test builds itself is right, or the test fails")]
+
 use starlane_core::{Bind, Bindings, Config, Kind, Point, Script, Selector};
 
 const PAGE: &str = include_str!("../../docs/language.md");

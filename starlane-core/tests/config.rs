@@ -1,5 +1,7 @@
 //! Configs: both forms, what they mean, and how they are refused.
 
+#![expect(clippy::unwrap_used, reason = "what a test builds itself is right, or the test fails")]
+
 use proptest::prelude::*;
 use starlane_core::{Base, Code, Command, Config, EnvValue, Point, PropertyChange};
 

@@ -1,5 +1,7 @@
 //! Commands and scripts: what they mean, how they print, and how they are refused.
 
+#![expect(clippy::unwrap_used, reason = "what a test builds itself is right, or the test fails")]
+
 use proptest::prelude::*;
 use starlane_core::{
     Bindings, Code, Command, CreateMode, DeleteTarget, Grant, Location, MaskMode, Point, Problem,

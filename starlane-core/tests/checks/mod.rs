@@ -2,6 +2,8 @@
 //! corpus with. Each reads the bytes as its part of the language; what can be read prints in a form that reads as
 //! the same, and what cannot is refused with a place inside its text.
 
+#![expect(clippy::expect_used, reason = "what a test builds itself is right, or the test fails")]
+
 use bytes::Bytes;
 use mechtron_abi::{CallHead, ErrorHead, Frames, InitHead, MessageHead, ReplyHead, StartHead, Writer};
 use starlane_core::{
@@ -35,7 +37,7 @@ fn bindings() -> Bindings {
     here.with("bundle", bundle().to_string()).with("name", "cart")
 }
 
-pub fn point(data: &[u8]) {
+pub(crate) fn point(data: &[u8]) {
     let Some(text) = text(data) else { return };
     match text.parse::<Point>() {
         Ok(point) => {
@@ -63,7 +65,7 @@ pub fn point(data: &[u8]) {
     }
 }
 
-pub fn selector(data: &[u8]) {
+pub(crate) fn selector(data: &[u8]) {
     let Some(text) = text(data) else { return };
     match text.parse::<Selector>() {
         Ok(selector) => {
@@ -80,7 +82,7 @@ pub fn selector(data: &[u8]) {
     }
 }
 
-pub fn script(data: &[u8]) {
+pub(crate) fn script(data: &[u8]) {
     let Some(text) = text(data) else { return };
     match Script::parse(text) {
         Ok(script) => {
@@ -99,7 +101,7 @@ pub fn script(data: &[u8]) {
     }
 }
 
-pub fn config(data: &[u8]) {
+pub(crate) fn config(data: &[u8]) {
     let Some(text) = text(data) else { return };
     match Config::parse(text, "fuzz") {
         Ok(config) => {
@@ -116,7 +118,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-pub fn bind(data: &[u8]) {
+pub(crate) fn bind(data: &[u8]) {
     let Some(text) = text(data) else { return };
     match Bind::parse(text, "fuzz") {
         Ok(bind) => {
@@ -161,7 +163,7 @@ fn run(bind: &Bind) {
     }
 }
 
-pub fn frames(data: &[u8]) {
+pub(crate) fn frames(data: &[u8]) {
     let mut writer = Writer::new();
     let mut whole = 0;
     for frame in Frames::new(data) {
