@@ -40,7 +40,6 @@ pub(crate) fn relative<'a>(selector: &Selector, steps: impl IntoIterator<Item = 
     steps.into_iter().filter_map(change).collect()
 }
 
-#[derive(Default)]
 pub(crate) struct Hub {
     state: Mutex<State>,
 }
@@ -63,6 +62,11 @@ struct Group {
 }
 
 impl Hub {
+    /// A hub for a view that is at a revision: what came before is in the log.
+    pub(crate) fn new(revision: Revision) -> Self {
+        Self { state: Mutex::new(State { dispatched: revision, ..State::default() }) }
+    }
+
     /// Begins to collect for a watch what is committed from now on; `None` when there are `watches_max` already.
     pub(crate) fn join(
         &self,

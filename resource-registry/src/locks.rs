@@ -43,10 +43,6 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    pub(crate) fn here(point: &Point) -> Self {
-        Self { here: vec![point.clone()], trees: Vec::new() }
-    }
-
     pub(crate) fn tree(point: &Point) -> Self {
         Self { here: Vec::new(), trees: vec![point.clone()] }
     }
@@ -176,21 +172,25 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn here(text: &str) -> Claim {
+        Claim { here: vec![point(text)], trees: Vec::new() }
+    }
+
     #[test]
     fn writers_meet_only_where_they_change_the_same() {
         let locks = Locks::default();
         let take = |claim| locks.take(claim).now_or_never();
-        let child = take(Claim::here(&point("shop:a")));
+        let child = take(here("shop:a"));
         assert!(child.is_some());
-        assert!(take(Claim::here(&point("shop:a"))).is_none(), "the same resource twice");
-        let parent = take(Claim::here(&point("shop")));
+        assert!(take(here("shop:a")).is_none(), "the same resource twice");
+        let parent = take(here("shop"));
         assert!(parent.is_some(), "a parent changes beside its child");
         assert!(take(Claim::tree(&point("shop"))).is_none(), "a tree with writers in it");
         drop((child, parent));
         let tree = take(Claim::tree(&point("shop")));
         assert!(tree.is_some());
-        assert!(take(Claim::here(&point("shop:a:b"))).is_none(), "a writer below a tree that goes");
-        assert!(take(Claim::here(&point("shop-two"))).is_some());
+        assert!(take(here("shop:a:b")).is_none(), "a writer below a tree that goes");
+        assert!(take(here("shop-two")).is_some());
         drop(tree);
         assert!(locks.table.lock().is_empty(), "nothing is left behind");
     }
@@ -198,13 +198,13 @@ mod tests {
     #[test]
     fn a_waiting_tree_is_not_overtaken_for_ever() {
         let locks = Locks::default();
-        let first = locks.take(Claim::here(&point("shop:a"))).now_or_never().unwrap();
+        let first = locks.take(here("shop:a")).now_or_never().unwrap();
         let mut tree = Box::pin(locks.take(Claim::tree(&point("shop"))));
         assert!(tree.as_mut().now_or_never().is_none());
-        assert!(locks.take(Claim::here(&point("shop:b"))).now_or_never().is_none(), "nobody new below");
+        assert!(locks.take(here("shop:b")).now_or_never().is_none(), "nobody new below");
         drop(first);
         drop(tree.now_or_never().unwrap());
-        assert!(locks.take(Claim::here(&point("shop:b"))).now_or_never().is_some());
+        assert!(locks.take(here("shop:b")).now_or_never().is_some());
         assert!(locks.table.lock().is_empty());
     }
 }

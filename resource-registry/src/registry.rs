@@ -289,7 +289,21 @@ pub struct LogChange {
 /// All resources of a mesh, or of its part. Cloning is cheap; the last clone closes it.
 #[derive(Clone)]
 pub struct Registry {
+    // Goes before the thread, which ends when it is gone.
     inner: Arc<Inner>,
+    _thread: Arc<ViewThread>,
+}
+
+/// Waits for the thread of the view, so that the file is free when the registry is dropped.
+struct ViewThread(Option<std::thread::JoinHandle<()>>);
+
+impl Drop for ViewThread {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // It reports its own failures.
+            drop(thread.join());
+        }
+    }
 }
 
 pub(crate) struct Inner {
@@ -326,11 +340,13 @@ impl Registry {
             Backing::Store(store) => store.clone(),
         };
         let (loaded, first) = mpsc::sync_channel(1);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("registry-view".into())
             .spawn(move || run(store, config, &loaded))
             .map_err(|error| cannot_start(&error))?;
-        first.recv().map_err(|_| store::Error::Closed)?.map(|inner| Self { inner })
+        let thread = Arc::new(ViewThread(Some(thread)));
+        let inner = first.recv().map_err(|_| store::Error::Closed)??;
+        Ok(Self { inner, _thread: thread })
     }
 
     /// Says where the schemas of users' kinds come from; only the first call counts.
@@ -1239,7 +1255,7 @@ fn run(store: Arc<dyn Store>, config: Config, loaded: &mpsc::SyncSender<Result<A
             store,
             view: RwLock::new(view),
             reached: watch::Sender::new(Reached { revision: after, stopped: None }),
-            hub: Hub::default(),
+            hub: Hub::new(after),
             locks: Locks::default(),
             counters: Mutex::default(),
             schemas,
@@ -1281,8 +1297,13 @@ async fn load(store: &dyn Store) -> Result<View, store::Error> {
 async fn follow(inner: Weak<Inner>, mut commits: Box<dyn store::Watch>) {
     use futures::FutureExt;
     let mut unpacker = Unpacker::default();
+    let Some(mut ended) = inner.upgrade().map(|inner| inner.reached.subscribe()) else { return };
     loop {
-        let mut event = commits.next().await;
+        let mut event = tokio::select! {
+            event = commits.next() => event,
+            // The channel closes with the registry, though somebody else may keep the store open.
+            Err(_) = ended.wait_for(|reached| reached.stopped.is_some()) => return,
+        };
         let Some(inner) = inner.upgrade() else { return };
         let mut applied = 0;
         loop {
@@ -1427,5 +1448,7 @@ fn read_cursor(cursor: &str, selector: &Selector) -> Result<Point, Error> {
     last.parse().map_err(|_| wrong())
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

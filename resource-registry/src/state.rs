@@ -35,7 +35,7 @@ impl StateStore {
     /// [`Error::Store`] when the file cannot be used.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        Self::open_with(Arc::from(path.to_string_lossy()), file_opener(path))
+        Self::open_with(Arc::from(path.to_string_lossy()), file_opener(path), Some(path))
     }
 
     /// Opens the states on bytes that are somewhere else.
@@ -47,10 +47,10 @@ impl StateStore {
         backend: impl Fn() -> std::io::Result<B> + Send + 'static,
     ) -> Result<Self, Error> {
         let opener: Opener = Box::new(move || Ok(Box::new(backend()?)));
-        Self::open_with(Arc::from(name), opener)
+        Self::open_with(Arc::from(name), opener, None)
     }
 
-    fn open_with(file: Arc<str>, backend: Opener) -> Result<Self, Error> {
+    fn open_with(file: Arc<str>, backend: Opener, path: Option<&Path>) -> Result<Self, Error> {
         let config = EngineConfig {
             file,
             format: "states",
@@ -59,6 +59,7 @@ impl StateStore {
             queue_max: 2 * COMMITS_MAX,
             cache_bytes: CACHE_BYTES,
             backend,
+            path: path.map(Path::to_owned),
         };
         let engine = Engine::open(config, States)?;
         Ok(Self { engine: Arc::new(engine), turns: Arc::new(Semaphore::new(COMMITS_MAX)) })

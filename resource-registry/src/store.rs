@@ -3,7 +3,12 @@
 //! Keys and values are opaque bytes. One revision number counts the commits. What the words below mean exactly is
 //! said by `store/conformance.rs`, which every engine passes.
 
+#[cfg(test)]
+#[macro_use]
+mod conformance;
 mod engine;
+#[cfg(test)]
+mod faults;
 mod feed;
 mod memory;
 mod redb;

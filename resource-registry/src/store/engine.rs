@@ -43,6 +43,8 @@ pub(crate) struct EngineConfig {
     pub(crate) cache_bytes: usize,
     /// Opens the bytes; again after the disk refused to write.
     pub(crate) backend: Opener,
+    /// The file to make first when it is missing.
+    pub(crate) path: Option<PathBuf>,
 }
 
 pub(crate) type Opener = Box<dyn Fn() -> std::io::Result<Box<dyn StorageBackend>> + Send>;
@@ -56,6 +58,37 @@ pub(crate) fn file_opener(path: &Path) -> Opener {
         let backend = FileBackend::new(file).map_err(std::io::Error::other)?;
         Ok(Box::new(backend))
     })
+}
+
+/// Makes a file that is ready for use, unless there is one: first under another name, since a power cut while it is made
+/// leaves a file that nobody can open.
+fn make_file(path: &Path, format: &str, version: u64) -> Result<(), Failure> {
+    let io = |error: std::io::Error| Failure::Redb(redb::Error::Io(error));
+    if std::fs::metadata(path).is_ok_and(|known| known.len() > 0) {
+        return Ok(());
+    }
+    let new = path.with_extension("new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let database = Database::create(&new)?;
+    write_format(&database, format, version)?;
+    database.close()?;
+    std::fs::File::open(&new).and_then(|file| file.sync_all()).map_err(io)?;
+    std::fs::rename(&new, path).map_err(io)?;
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io),
+        None => Ok(()),
+    }
+}
+
+fn write_format(database: &Database, format: &str, version: u64) -> Result<(), Failure> {
+    let mut write = database.begin_write()?;
+    set_durable(&mut write)?;
+    write.open_table(META)?.insert(FORMAT, format!("{format} {version}").as_bytes())?;
+    write.commit()?;
+    Ok(())
 }
 
 /// What the writer thread does with jobs. Its methods run on that thread alone.
@@ -117,6 +150,7 @@ impl<A: Apply> Engine<A> {
             health: Arc::default(),
             config: Mutex::new(config),
         });
+        file.make()?;
         file.open()?;
         file.guarded(|| {
             let database = file.database.read();
@@ -205,6 +239,12 @@ impl OpenFile {
         }
     }
 
+    fn make(&self) -> Result<(), Error> {
+        let config = self.config.lock();
+        let Some(path) = &config.path else { return Ok(()) };
+        self.guarded(|| make_file(path, config.format, config.format_version))
+    }
+
     /// Opens or opens anew: the old handle is let go of first, since it holds the lock of the file.
     fn open(&self) -> Result<(), Error> {
         let config = self.config.lock();
@@ -263,12 +303,7 @@ fn check_format(database: &Database, config: &EngineConfig) -> Result<(), Failur
     let read = database.begin_read()?;
     if read.list_tables()?.next().is_none() {
         drop(read);
-        let mut write = database.begin_write()?;
-        set_durable(&mut write)?;
-        let row = format!("{} {}", config.format, config.format_version);
-        write.open_table(META)?.insert(FORMAT, row.as_bytes())?;
-        write.commit()?;
-        return Ok(());
+        return write_format(database, config.format, config.format_version);
     }
     let wrong = || Failure::Damaged("it holds something else");
     let meta = read.open_table(META).map_err(|_| wrong())?;

@@ -67,7 +67,7 @@ impl RedbStore {
     /// # Errors
     /// [`Error::InUse`], [`Error::Corrupt`], [`Error::FormatNewer`], or [`Error::Unavailable`] when the system refuses.
     pub fn open(path: &Path, config: &RedbConfig) -> Result<Self, Error> {
-        Self::open_with(Arc::from(path.to_string_lossy()), file_opener(path), config)
+        Self::open_with(Arc::from(path.to_string_lossy()), file_opener(path), Some(path), config)
     }
 
     /// Opens the store on bytes that are somewhere else. The backend is opened again when it refused a write.
@@ -80,10 +80,15 @@ impl RedbStore {
         config: &RedbConfig,
     ) -> Result<Self, Error> {
         let opener: Opener = Box::new(move || Ok(Box::new(backend()?)));
-        Self::open_with(Arc::from(name), opener, config)
+        Self::open_with(Arc::from(name), opener, None, config)
     }
 
-    fn open_with(file: Arc<str>, backend: Opener, config: &RedbConfig) -> Result<Self, Error> {
+    fn open_with(
+        file: Arc<str>,
+        backend: Opener,
+        path: Option<&Path>,
+        config: &RedbConfig,
+    ) -> Result<Self, Error> {
         let feed = Arc::new(Feed::new(Revisions { newest: Revision(0), oldest: Revision(1) }));
         let config = EngineConfig {
             file,
@@ -92,6 +97,7 @@ impl RedbStore {
             queue_max: config.queue_max,
             cache_bytes: config.cache_bytes,
             backend,
+            path: path.map(Path::to_owned),
         };
         let engine = Engine::open(config, Journal::new(feed.clone()))?;
         let reader = Arc::new(Reader { feed, file: engine.file().clone() });

@@ -1,0 +1,248 @@
+//! What the registry costs: `cargo bench -p resource-registry --bench registry [-- --quick] [-- --json FILE]`.
+//!
+//! Every figure comes from this run on this machine. `--quick` loads 100,000 resources in place of 1,000,000.
+
+#![expect(clippy::unwrap_used, reason = "a bench that cannot go on has nothing to say")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use resource_registry::{Config, Create, RESERVED_BATCH_MAX, Registry, Reserved};
+use starlane_core::{Agent, Event, Kind, Point, PropertyChange, Selector, Status, Timestamp, Value};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let json =
+        arguments.iter().position(|argument| argument == "--json").and_then(|at| arguments.get(at + 1));
+    let resources = if arguments.iter().any(|argument| argument == "--quick") { 100_000 } else { 1_000_000 };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let figures = runtime.block_on(run(resources));
+    println!("\n{:<58} {:>14}  goal", "figure", "value");
+    for figure in &figures {
+        println!(
+            "{:<58} {:>14}  {}",
+            figure.name,
+            format!("{:.1} {}", figure.value, figure.unit),
+            figure.goal
+        );
+    }
+    if let Some(path) = json {
+        let list: Vec<_> = figures
+            .iter()
+            .map(|f| serde_json::json!({ "name": f.name, "value": f.value, "unit": f.unit, "goal": f.goal }))
+            .collect();
+        std::fs::write(path, serde_json::to_string_pretty(&list).unwrap()).unwrap();
+    }
+}
+
+struct Figure {
+    name: String,
+    value: f64,
+    unit: &'static str,
+    goal: &'static str,
+}
+
+fn figure(
+    list: &mut Vec<Figure>,
+    name: impl Into<String>,
+    value: f64,
+    unit: &'static str,
+    goal: &'static str,
+) {
+    let figure = Figure { name: name.into(), value, unit, goal };
+    println!("  {}: {:.1} {}", figure.name, figure.value, figure.unit);
+    list.push(figure);
+}
+
+async fn run(resources: usize) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    creates(&mut figures).await;
+    watches(&mut figures).await;
+    large(&mut figures, resources).await;
+    figures
+}
+
+fn config(path: &Path) -> Config {
+    let now = || {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(since.as_millis() as u64)
+    };
+    Config::at(path.join("registry.redb"), Arc::new(now))
+}
+
+fn by() -> Agent {
+    Agent("mesh:users:ann".parse().unwrap())
+}
+
+fn point(text: &str) -> Point {
+    text.parse().unwrap()
+}
+
+fn selector(text: &str) -> Selector {
+    text.parse().unwrap()
+}
+
+fn set(key: &str, value: &str) -> PropertyChange {
+    PropertyChange::Set { key: key.parse().unwrap(), value: Value::text(value), lock: false }
+}
+
+/// About 300 bytes with its point: three properties, one of them long.
+fn changes(n: usize) -> Vec<PropertyChange> {
+    vec![
+        set("region", ["eu", "us", "asia", "africa"][n % 4]),
+        set("customer", &format!("customer-{:05}", n % 50_000)),
+        set("note", &format!("{n:08}{}", "x".repeat(180))),
+    ]
+}
+
+async fn base(registry: &Registry, point: &str, kind: &str) {
+    let create = Create::new(point.parse().unwrap(), kind.parse().unwrap());
+    registry.create(&by(), create).await.unwrap();
+}
+
+async fn creates(figures: &mut Vec<Figure>) {
+    for (clients, goal) in [(1, ""), (8, ""), (64, ">= 15,000")] {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::open(config(folder.path())).unwrap();
+        base(&registry, "shop", "Space").await;
+        let time = Duration::from_secs(4);
+        let start = Instant::now();
+        let tasks: Vec<_> = (0..clients)
+            .map(|client| {
+                let registry = registry.clone();
+                tokio::spawn(async move {
+                    let mut done = 0;
+                    while start.elapsed() < time {
+                        let mut create = Create::new(
+                            point(&format!("shop:c{client}-n{done}")),
+                            Kind::of(starlane_core::Base::Base),
+                        );
+                        create.changes = changes(done);
+                        registry.create(&by(), create).await.unwrap();
+                        done += 1;
+                    }
+                    done
+                })
+            })
+            .collect();
+        let mut done = 0;
+        for task in tasks {
+            done += task.await.unwrap();
+        }
+        let rate = done as f64 / start.elapsed().as_secs_f64();
+        figure(figures, format!("durable creates a second, {clients} clients"), rate, "/s", goal);
+    }
+}
+
+async fn watches(figures: &mut Vec<Figure>) {
+    for count in [1, 1_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::open(config(folder.path())).unwrap();
+        base(&registry, "shop", "Space").await;
+        let (told, mut lags) = tokio::sync::mpsc::channel::<Duration>(100_000);
+        let epoch = Instant::now();
+        let rounds = if count == 1 { 1_000 } else { 100 };
+        for n in 0..count {
+            let mut watch = registry.watch(&selector(&format!("shop+:**[not exists(w{n})]")), None).unwrap();
+            let told = told.clone();
+            watch.next().await.unwrap();
+            tokio::spawn(async move {
+                while let Some(event) = watch.next().await {
+                    if let Event::Changed { changes, .. } = event {
+                        let at = changes[0].resource().property("at").unwrap().as_number().unwrap();
+                        let lag = epoch.elapsed().saturating_sub(Duration::from_micros(at as u64));
+                        told.send(lag).await.unwrap();
+                    }
+                }
+            });
+        }
+        let mut all = Vec::with_capacity(rounds * count);
+        for _ in 0..rounds {
+            let acked_from = epoch.elapsed().as_micros().to_string();
+            registry.set(&by(), &point("shop"), vec![set("at", &acked_from)], None).await.unwrap();
+            for _ in 0..count {
+                all.push(lags.recv().await.unwrap());
+            }
+        }
+        all.sort_unstable();
+        let micros = |share: f64| all[((all.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+        let name = |what: &str| format!("watch lag {what}, call of set to event, {count} watchers");
+        figure(figures, name("p50"), micros(0.5), "µs", "");
+        figure(figures, name("p99"), micros(0.99), "µs", "");
+    }
+}
+
+async fn large(figures: &mut Vec<Figure>, resources: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::open(config(folder.path())).unwrap();
+    base(&registry, "shop", "Space").await;
+    for n in 0..100 {
+        base(&registry, &format!("shop:b{n:02}"), "Base").await;
+    }
+    let start = Instant::now();
+    let mut tasks = Vec::new();
+    for loader in 0..32 {
+        let registry = registry.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut n = loader * RESERVED_BATCH_MAX;
+            while n < resources {
+                let list = (n..(n + RESERVED_BATCH_MAX).min(resources))
+                    .map(|n| {
+                        let point = point(&format!("shop:b{:02}:o-{n}", n % 100));
+                        let kind = if n % 10 == 0 { "App" } else { "Base" };
+                        Reserved::new(point, kind.parse().unwrap(), changes(n), Status::ready())
+                    })
+                    .collect();
+                registry.put_all_reserved(&by(), list).await.unwrap();
+                n += 32 * RESERVED_BATCH_MAX;
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let rate = resources as f64 / start.elapsed().as_secs_f64();
+    figure(figures, format!("load of {resources} in batches, durable"), rate, "/s", "");
+    drop(registry);
+
+    let before = resident();
+    let start = Instant::now();
+    let registry = Registry::open(config(folder.path())).unwrap();
+    figure(figures, format!("open with {resources}"), start.elapsed().as_secs_f64() * 1e3, "ms", "");
+    let bytes = resident().saturating_sub(before) as f64 / resources as f64;
+    figure(figures, "memory a resource, with the engine's page cache", bytes, "B", "");
+
+    for (name, text) in [
+        ("by prefix", "shop:b42:*"),
+        ("by prefix on all levels", "shop:b42:**"),
+        ("by kind", "shop:**<App>"),
+        ("by property, 25 % match", "shop:**[region = \"eu\"]"),
+        ("by property, 20 match", "shop:**[customer = \"customer-01234\"]"),
+    ] {
+        let selector = selector(text);
+        let mut times = Vec::new();
+        for _ in 0..2_000 {
+            let start = Instant::now();
+            let found = registry.select(&selector, 100, None).unwrap();
+            times.push(start.elapsed());
+            assert!(!found.resources.is_empty());
+        }
+        times.sort_unstable();
+        let micros = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+        figure(figures, format!("select of 100 {name}, p50"), micros(0.5), "µs", "");
+        figure(figures, format!("select of 100 {name}, p99"), micros(0.99), "µs", "<= 1,000");
+    }
+    let start = Instant::now();
+    let none = registry.select(&selector("shop:**[note like \"*nothing*\"]"), 100, None).unwrap();
+    assert!(none.resources.is_empty());
+    figure(figures, "select that must look at everything", start.elapsed().as_secs_f64() * 1e3, "ms", "");
+}
+
+/// Resident memory of this process in bytes, where the system tells it.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize =
+        text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    pages * 4096
+}
