@@ -1,8 +1,6 @@
 //! Commands that need no node: help, topics, completions, local mistakes, contexts.
 
-mod support;
-
-use support::Home;
+use crate::support::Home;
 
 #[test]
 fn help_shows_every_command_and_how_to_begin() {

@@ -8,26 +8,26 @@ use starlane::data::{DataFolder, Running};
 use tempfile::TempDir;
 
 /// A home folder that nobody else uses, also the working folder of the commands.
-pub struct Home(TempDir);
+pub(crate) struct Home(TempDir);
 
 /// What a command printed and how it ended.
-pub struct Answer(Output);
+pub(crate) struct Answer(Output);
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    pub fn file(&self, name: &str, text: &str) {
+    pub(crate) fn file(&self, name: &str, text: &str) {
         std::fs::write(self.path().join(name), text).unwrap();
     }
 
     /// Leaves the files of a node that serves its API at an address.
-    pub fn pretend_node(&self, api: SocketAddr) {
+    pub(crate) fn pretend_node(&self, api: SocketAddr) {
         let folder = DataFolder::at(self.path().join("data"));
         folder.create().unwrap();
         folder.ensure_token().unwrap();
@@ -36,7 +36,7 @@ impl Home {
     }
 
     /// A command that is not started yet.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_starlane"));
         command
             .args(arguments)
@@ -49,12 +49,12 @@ impl Home {
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Answer {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Answer {
         Answer(self.command(arguments).output().unwrap())
     }
 
     /// Runs a command that is not told a data folder.
-    pub fn run_without_data(&self, arguments: &[&str]) -> Answer {
+    pub(crate) fn run_without_data(&self, arguments: &[&str]) -> Answer {
         Answer(self.command(arguments).env_remove("STARLANE_DATA").output().unwrap())
     }
 }
@@ -68,19 +68,19 @@ impl From<Output> for Answer {
 impl Answer {
     /// What it printed, when all was well.
     #[track_caller]
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         self.ends(0).0
     }
 
     /// What it complained about, when it ended with this code.
     #[track_caller]
-    pub fn fails(self, code: i32) -> String {
+    pub(crate) fn fails(self, code: i32) -> String {
         self.ends(code).1
     }
 
     /// What it printed on both streams, when it ended with this code.
     #[track_caller]
-    pub fn ends(self, code: i32) -> (String, String) {
+    pub(crate) fn ends(self, code: i32) -> (String, String) {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let (out, err) = (text(&self.0.stdout), text(&self.0.stderr));
         assert_eq!(self.0.status.code(), Some(code), "\n{out}\n{err}");

@@ -1,8 +1,6 @@
 //! Commands and the client against an API that is told what to answer: what they send, how they read the answers, and how
 //! a watch goes on over cut connections.
 
-mod support;
-
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -10,6 +8,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::Home;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -19,7 +18,6 @@ use gateway::shapes::WatchStep;
 use serde_json::{Value, json};
 use starlane::client::{Backoff, Client, WatchNews};
 use starlane_core::Code;
-use support::Home;
 
 /// What was asked of the API.
 #[derive(Debug, Clone)]
@@ -219,7 +217,8 @@ fn watch_prints_the_list_and_then_what_changed() {
         cut(&[listed(&["a"], 5, true), changed("a", 6)].concat()),
         refused(400, "E-WATCH-MISMATCH", json!({})),
     ]);
-    let (out, err) = support::Answer::from(pretend.home().command(&["watch", "*"]).output().unwrap()).ends(2);
+    let (out, err) =
+        crate::support::Answer::from(pretend.home().command(&["watch", "*"]).output().unwrap()).ends(2);
     let lines: Vec<&str> = out.lines().map(|line| line.split_once("  ").unwrap().1).collect();
     assert_eq!(lines, ["listed   a<Space>", "updated  a<Space>  +n=6"]);
     assert!(err.contains("trying again until it works") && err.contains("E-WATCH-MISMATCH"), "{err}");

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 /// Below this line the page is made by this test.
-const MARK: &str = "<!-- Below: made from the command line's own help by `UPDATE_DOCS=1 cargo test -p starlane --test reference` -->\n";
+const MARK: &str = "<!-- Below: made from the command line's own help by `UPDATE_DOCS=1 cargo test -p starlane --test it reference` -->\n";
 
 fn page() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md")
@@ -48,7 +48,7 @@ fn the_reference_is_current() {
     }
     assert!(
         page_text == current,
-        "docs/cli.md is not current: UPDATE_DOCS=1 cargo test -p starlane --test reference"
+        "docs/cli.md is not current: UPDATE_DOCS=1 cargo test -p starlane --test it reference"
     );
 }
 
