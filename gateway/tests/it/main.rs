@@ -1,5 +1,7 @@
 //! The doors as clients see them: over real sockets, in front of a mesh of a few lines.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 mod api;
 mod client;
 mod fake;
