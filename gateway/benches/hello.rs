@@ -1,7 +1,7 @@
 //! Hello requests per second through the users' web, with a mesh that answers at once and clients in the same
 //! process. Prints one line for each number of connections; `cargo bench -p gateway`.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a bench that cannot go on has nothing to tell")]
+#![expect(clippy::unwrap_used, reason = "a bench that cannot go on has nothing to tell")]
 
 #[path = "../tests/it/fake.rs"]
 #[expect(dead_code, reason = "the tests use the rest of it")]
