@@ -94,7 +94,7 @@ impl<'a> Draft<'a> {
             let mismatch = Error::KindMismatch {
                 point: point.clone(),
                 is: existing.kind.clone(),
-                asked: create.kind.clone(),
+                asked: Box::new(create.kind.clone()),
             };
             return match create.mode {
                 CreateMode::New => {

@@ -47,7 +47,7 @@ pub enum Error {
         /// What it is.
         is: Kind,
         /// What it was taken for.
-        asked: Kind,
+        asked: Box<Kind>,
     },
     /// The resource belongs to the mesh.
     #[error("`{0}` is the mesh's own")]

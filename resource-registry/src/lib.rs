@@ -1,4 +1,7 @@
 //! Resources: create, find, change and watch them; bundles and files.
+//!
+//! A change is acknowledged when it is on the disk and every answer shows it. What a resource does (run, serve, link) is no
+//! business of this crate, and it never opens a socket.
 
 pub mod archive;
 pub mod blob;
