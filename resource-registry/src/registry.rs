@@ -33,14 +33,14 @@ pub const RESERVED_BATCH_MAX: usize = 64;
 
 /// How often a commit that met another's is drafted anew.
 const ATTEMPTS_MAX: usize = 16;
-/// How many resources are looked at before others may go on.
-const LOOKS: usize = 20_000;
+/// How many resources are looked at before others may go on; few in tests, so that they see it happen.
+const LOOKS: usize = if cfg!(test) { 3 } else { 20_000 };
 /// How many records are loaded at once.
 const LOAD_PAGE: usize = 10_000;
 /// How many sequences are remembered besides those in the view.
 const COUNTERS_MAX: usize = 4_096;
-/// Below which kept commits are not counted by their time more often than this.
-const READ_AT_ONCE: usize = 256;
+/// How many commits the view takes in before it shows them, when there are many.
+const APPLY_AT_ONCE: usize = 256;
 
 /// A clock: wall time for people, and for leases.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -1321,7 +1321,7 @@ async fn follow(inner: Weak<Inner>, mut commits: Box<dyn store::Watch>) {
             applied += 1;
             // All that is there is shown before anybody is woken.
             match commits.next().now_or_never() {
-                Some(next) if applied < READ_AT_ONCE => event = next,
+                Some(next) if applied < APPLY_AT_ONCE => event = next,
                 Some(next) => {
                     inner.publish();
                     applied = 0;

@@ -398,3 +398,38 @@ async fn pages_follow_each_other() {
     assert!(registry.select(&selector("shop:*"), 10, Some("c1.0.shop")).is_err());
     assert_eq!(registry.count(&selector("shop:*")), 25);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_of_one_revision_whatever_changes_meanwhile() {
+    let registry = registry().await;
+    let by = ann();
+    for n in 0..40 {
+        registry.create(&by, make(&format!("shop:n-{n:02}"), "Base")).await.unwrap();
+    }
+    let member = |n: usize| point(&format!("shop:n-{:02}", n % 40));
+    for n in 0..5 {
+        registry.set(&by, &member(n), vec![set("x", "yes")], None).await.unwrap();
+    }
+    // One goes and one comes in each commit, so there are always five.
+    let writer = {
+        let registry = registry.clone();
+        tokio::spawn(async move {
+            for n in 0..400 {
+                let unset = vec![PropertyChange::Unset("x".parse().unwrap())];
+                let ops = vec![
+                    Op::Set { point: member(n), changes: unset, expect: None },
+                    Op::Set { point: member(n + 5), changes: vec![set("x", "yes")], expect: None },
+                ];
+                registry.batch(&ann(), ops).await.unwrap();
+            }
+        })
+    };
+    let mut asked = 0;
+    while !writer.is_finished() || asked < 100 {
+        let found = registry.select(&selector("shop:*[x != \"no\"]"), 1_000, None).unwrap();
+        assert_eq!(found.resources.len(), 5, "at {}", found.revision);
+        asked += 1;
+        tokio::task::yield_now().await;
+    }
+    writer.await.unwrap();
+}
