@@ -252,7 +252,8 @@ impl Template {
             let problem = Problem::new(Code::PointSyntax, error.reason);
             if self.literal() == Some(text) && !self.quoted {
                 let start = self.span.start + error.at;
-                let span = Span { start, end: start + error.length };
+                // What is missing at the end has its place after the point.
+                let span = Span { start, end: (start + error.length).min(self.span.end).max(start) };
                 return problem.in_text("", span, "not part of a point");
             }
             let label = if self.literal().is_some() {

@@ -184,6 +184,7 @@ fn mistakes_are_refused_at_the_place() {
         ("create", "", Code::Syntax, "expected a point", "shop:users:bob"),
         ("create shop", "", Code::Syntax, "a kind `<…>` after the point", "create shop<Base>"),
         ("create shop Space", "Space", Code::Syntax, "a kind `<…>`", ""),
+        ("write sh:\u{597} x", "", Code::PointSyntax, "a segment is empty", ""),
         ("create Shop<Space>", "S", Code::PointSyntax, "lowercase", ""),
         ("create shop:a_b<Base>", "_", Code::PointSyntax, "`_` cannot stand in a segment", ""),
         ("create shop:*<Base>", "*", Code::PointSyntax, "`*` cannot stand", ""),

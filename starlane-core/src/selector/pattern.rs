@@ -420,7 +420,8 @@ fn mixed(cursor: &mut Cursor<'_>, start: usize) -> Problem {
 
 fn wrong_point(cursor: &Cursor<'_>, start: usize, front: usize, error: PointError) -> Problem {
     let from = (start + error.at.saturating_sub(front)).min(cursor.source().len());
-    let span = Span { start: from, end: (from + error.length).min(cursor.source().len()) };
+    // What is missing at the end has its place after the pattern.
+    let span = Span { start: from, end: (from + error.length).min(cursor.at()).max(from) };
     cursor.problem_of(Code::PointSyntax, span, error.reason, "not part of a point")
 }
 
