@@ -382,7 +382,15 @@ impl Shard {
                     }
                 }
             }
-            Event::Elsewhere(address, message) => self.ask_outside(address, message),
+            Event::Elsewhere(address, message) => {
+                // The mechtron may have given up meanwhile.
+                let waits = self.slot(address.slot).filter(|slot| slot.serial == address.serial).is_some_and(|slot| {
+                    slot.live.as_ref().is_some_and(|live| live.conversation.requests.contains_key(&address.token))
+                });
+                if waits {
+                    self.ask_outside(address, message);
+                }
+            }
             Event::Answer(address, outcome) => self.answer(address, outcome),
             Event::GiveUp(point, waiter) => self.give_up(&point, &waiter),
             Event::Activated(point, activation) => self.activated(&point, activation),
@@ -616,6 +624,7 @@ impl Shard {
 
     fn schedule(&mut self, at: u32) {
         let idle = self.config.idle.as_millis() as u64;
+        let now = self.now;
         let Some(slot) = self.slot(at) else { return };
         let mut moment = slot.mailbox.earliest_deadline().unwrap_or(NEVER);
         if let Some(live) = &slot.live {
@@ -623,8 +632,8 @@ impl Shard {
             if live.conversation.may_sleep() {
                 moment = moment.min(slot.last_used + idle);
             }
-        } else if !slot.mailbox.is_empty() {
-            moment = moment.min(slot.not_before.max(1));
+        } else if slot.not_before > now && matches!(slot.phase, Step::Asleep | Step::Failed) {
+            moment = moment.min(slot.not_before);
         }
         // What is due now was just looked at; it goes on with an event.
         self.want(at, moment.max(self.now + 1));
@@ -791,12 +800,14 @@ impl Shard {
 
     fn start_failed(&mut self, at: u32, ended: &Ended) {
         self.drop_live(at);
+        let host_limits = Arc::clone(&self.host_limits);
         let Some(slot) = self.slot(at) else { return };
         slot.phase = Step::Asleep;
         let point = slot.point.clone();
         let detail = format!("it does not start: {}", ended.detail);
         tracing::debug!(%point, detail, "a mechtron does not start");
         if let Some(previous) = slot.previous.take() {
+            slot.limits = effective(previous.limits.as_ref(), &host_limits);
             slot.activation = Some(previous);
             slot.ready_told = true;
             self.outside.status(&point, Status::because(Phase::Ready, format!("rolled back: {detail}")));

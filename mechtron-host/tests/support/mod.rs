@@ -1,0 +1,252 @@
+//! A node as small as can be, and guests in text form.
+
+#![expect(dead_code, reason = "each test file uses its part of it")]
+
+use std::collections::HashMap;
+use std::future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use mechtron_abi::{CallHead, Header as FrameHeader, Kind, ReplyHead, Writer};
+use mechtron_host::{Activation, Config, Durability, EngineKind, Host, ManualClock, Module, Outside};
+use starlane_core::{
+    Agent, Body, CallChain, Code, Epoch, Header, Headers, Message, MessageId, Method, Outcome, Payload, Phase,
+    Point, Refusal, Reply, Request, Status,
+};
+use tokio::sync::{mpsc, watch};
+
+pub const ECHO: &str = include_str!("../guests/echo.wat");
+pub const PROBE: &str = include_str!("../guests/probe.wat");
+
+/// How long a request may take when the test is not about time.
+pub const LONG: Duration = Duration::from_secs(600);
+
+pub fn point(text: &str) -> Point {
+    text.parse().unwrap()
+}
+
+/// What a host finds outside.
+pub struct Node {
+    pub activations: Mutex<HashMap<Point, Activation>>,
+    pub states: Mutex<HashMap<Point, Bytes>>,
+    pub saves: Mutex<usize>,
+    pub save_fails: Mutex<Option<Refusal>>,
+    /// Saving waits while this is false.
+    pub may_save: watch::Sender<bool>,
+    pub statuses: mpsc::UnboundedSender<(Point, Status)>,
+    pub sent: Mutex<Vec<Message>>,
+}
+
+impl Outside for Node {
+    fn activation(&self, point: Point) -> BoxFuture<'static, Result<Activation, Refusal>> {
+        let found = self.activations.lock().unwrap().get(&point).cloned();
+        let missing = || Refusal::new(Code::NotFound, format!("nothing is at {point}"));
+        future::ready(found.ok_or_else(missing)).boxed()
+    }
+
+    fn load_state(&self, point: Point) -> BoxFuture<'static, Result<Option<Bytes>, Refusal>> {
+        future::ready(Ok(self.states.lock().unwrap().get(&point).cloned())).boxed()
+    }
+
+    fn save_state(&self, point: Point, _: Epoch, state: Bytes) -> BoxFuture<'static, Result<(), Refusal>> {
+        let failure = self.save_fails.lock().unwrap().clone();
+        *self.saves.lock().unwrap() += 1;
+        if failure.is_none() {
+            self.states.lock().unwrap().insert(point, state);
+        }
+        let mut may = self.may_save.subscribe();
+        async move {
+            let _ = may.wait_for(|may| *may).await;
+            failure.map_or(Ok(()), Err)
+        }
+        .boxed()
+    }
+
+    fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
+        if message.header.to == point("out:never") {
+            return future::pending().boxed();
+        }
+        let text = format!("outside saw {}", message.header.to);
+        future::ready(Outcome::Ok(Reply::new(200, "text/plain", text))).boxed()
+    }
+
+    fn send(&self, message: Message) {
+        self.sent.lock().unwrap().push(message);
+    }
+
+    fn select(&self, by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>> {
+        future::ready(Ok((Bytes::from(format!("[\"{by}\",\"{selector}\"]")), true))).boxed()
+    }
+
+    fn status(&self, point: &Point, status: Status) {
+        let _ = self.statuses.send((point.clone(), status));
+    }
+}
+
+/// A host with its node and its time.
+pub struct World {
+    pub host: Host,
+    pub node: Arc<Node>,
+    pub clock: Arc<ManualClock>,
+    pub statuses: mpsc::UnboundedReceiver<(Point, Status)>,
+    pub cache: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new(engine: EngineKind) -> Self {
+        Self::with(engine, |_| {})
+    }
+
+    pub fn with(engine: EngineKind, change: impl FnOnce(&mut Config)) -> Self {
+        let (clock, manual) = mechtron_host::Clock::manual();
+        let (sender, statuses) = mpsc::unbounded_channel();
+        let node = Arc::new(Node {
+            activations: Mutex::default(),
+            states: Mutex::default(),
+            saves: Mutex::default(),
+            save_fails: Mutex::default(),
+            may_save: watch::Sender::new(true),
+            statuses: sender,
+            sent: Mutex::default(),
+        });
+        let cache = tempfile::tempdir().unwrap();
+        let mut config = Config::new(tokio::runtime::Handle::current());
+        config.engine = engine;
+        config.shards = 2;
+        config.clock = clock;
+        config.cache = Some(cache.path().to_owned());
+        // Debug and shared machines are slow; what is tested is the refusal, not the machine.
+        config.compile_time = Duration::from_secs(120);
+        change(&mut config);
+        let host = Host::start(config, Arc::clone(&node) as Arc<dyn Outside>).unwrap();
+        Self { host, node, clock: manual, statuses, cache }
+    }
+
+    pub async fn module(&self, wat: &str) -> Arc<Module> {
+        self.host.compile(wat::parse_str(wat).unwrap().into()).await.unwrap()
+    }
+
+    pub fn place(&self, at: &str, module: &Arc<Module>, durability: Durability) {
+        self.place_with(at, module, durability, |_| {});
+    }
+
+    pub fn place_with(
+        &self,
+        at: &str,
+        module: &Arc<Module>,
+        durability: Durability,
+        change: impl FnOnce(&mut Activation),
+    ) {
+        let mut activation = Activation {
+            module: Arc::clone(module),
+            name: String::new(),
+            epoch: Epoch(1),
+            durability,
+            config: "{}".into(),
+            reentrant: None,
+            limits: None,
+            bound: false,
+        };
+        change(&mut activation);
+        self.node.activations.lock().unwrap().insert(point(at), activation);
+    }
+
+    /// Asks with a body.
+    pub async fn ask(&self, to: &str, body: impl Into<Bytes>) -> Outcome {
+        self.host.request(message(to, body, LONG)).await
+    }
+
+    /// The number that a probe answers.
+    pub async fn number(&self, to: &str, op: &'static str) -> u32 {
+        number(&self.ask(to, op).await)
+    }
+
+    pub async fn next_status(&mut self) -> (Phase, String) {
+        let (_, status) = self.statuses.recv().await.unwrap();
+        (status.phase, status.reason)
+    }
+}
+
+pub fn message(to: &str, body: impl Into<Bytes>, remaining: Duration) -> Message {
+    let id = MessageId(1);
+    let header =
+        Header::new(id, point("test:client"), point(to), Agent(point("mesh:users:tester")), remaining);
+    let request = Request {
+        method: Method::ext("Ask").unwrap(),
+        path: "/".into(),
+        headers: Headers::default(),
+        body: Body::Bytes(body.into()),
+    };
+    Message { header, payload: Payload::Request(request) }
+}
+
+pub fn with_chain(mut message: Message, points: &[&str]) -> Message {
+    message.header.chain =
+        points.iter().fold(CallChain::default(), |chain, waiting| chain.with(point(waiting)));
+    message
+}
+
+pub fn body(outcome: &Outcome) -> Bytes {
+    match outcome {
+        Outcome::Ok(Reply { body: Body::Bytes(bytes), .. }) => bytes.clone(),
+        other => panic!("no answer but {other:?}"),
+    }
+}
+
+pub fn number(outcome: &Outcome) -> u32 {
+    u32::from_le_bytes(body(outcome)[..].try_into().unwrap())
+}
+
+/// The outcome without its words: `Ok`, or the kind and the code.
+pub fn short(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Ok(reply) => format!("Ok {}", reply.status),
+        Outcome::Rejected(refusal) => format!("Rejected {}", refusal.code),
+        Outcome::Failed(refusal) => format!("Failed {}", refusal.code),
+        Outcome::Unknown(refusal) => format!("Unknown {}", refusal.code),
+    }
+}
+
+/// A script for the probe: the frames that it puts out. The id -1 is that of the message.
+#[derive(Default)]
+pub struct Script(Writer);
+
+pub const OWN: u64 = u64::MAX;
+
+impl Script {
+    pub fn frame(mut self, kind: Kind, id: u64, payload: &[u8]) -> Self {
+        self.0.frame(FrameHeader::new(kind, id), payload);
+        self
+    }
+
+    pub fn answer(mut self, text: &str) -> Self {
+        let head = ReplyHead { status: 200, headers: vec![] };
+        self.0.frame_with_head(FrameHeader::new(Kind::Answer, OWN), &head, text.as_bytes());
+        self
+    }
+
+    pub fn request(self, id: u64, to: &str, body: &[u8]) -> Self {
+        self.call(Kind::Request, id, to, body, 0)
+    }
+
+    pub fn call(mut self, kind: Kind, id: u64, to: &str, body: &[u8], timeout_ms: u64) -> Self {
+        let head = CallHead {
+            to: to.into(),
+            method: "Ext<Ask>".into(),
+            path: "/".into(),
+            headers: vec![],
+            timeout_ms,
+        };
+        self.0.frame_with_head(FrameHeader::new(kind, id), &head, body);
+        self
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = b"=0000000".to_vec();
+        bytes.extend_from_slice(self.0.bytes());
+        bytes
+    }
+}
