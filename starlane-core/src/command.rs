@@ -12,7 +12,8 @@ pub(crate) use read::{kind, method, path, point, read};
 
 use std::sync::Arc;
 
-use crate::{Key, Kind, Method, Point, PointError, PropertyChange, Selector};
+use crate::cursor::{Cursor, within};
+use crate::{Bindings, Code, Key, Kind, Method, Point, PointError, Problem, PropertyChange, Selector};
 
 /// One command of the language, with everything absolute.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,6 +111,21 @@ pub enum Target {
     Point(Point),
     /// Where the parent's sequence says.
     Sequence(Sequence),
+}
+
+impl Target {
+    /// Reads an absolute point, or one with a `%` in its last segment.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn read(text: &str) -> Result<Self, Problem> {
+        let mut cursor = Cursor::new(text, Code::PointSyntax)?;
+        let template = read::point(&mut cursor)?;
+        if !cursor.is_done() {
+            return Err(cursor.unexpected("the end of the point"));
+        }
+        form::resolve_target(&template, &Bindings::default()).map_err(|problem| within(problem, text, 0))
+    }
 }
 
 /// A name with one `%`, which the parent's next number replaces: `shop:cart-%`.

@@ -190,7 +190,7 @@ impl Form {
     }
 }
 
-fn resolve_target(template: &Template, bindings: &Bindings) -> Result<Target, Problem> {
+pub(super) fn resolve_target(template: &Template, bindings: &Bindings) -> Result<Target, Problem> {
     let text = template.absolute(bindings, |point| point.to_string())?;
     let last = text.rfind(':').map_or(0, |at| at + 1);
     let in_path = text.contains(":/");
