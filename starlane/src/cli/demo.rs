@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use starlane_core::{Code, Problem};
 
 use super::Session;
 use crate::output::Stop;
@@ -34,6 +33,6 @@ pub struct DemoArgs {
 }
 
 /// Tells the story.
-pub(super) async fn run(_session: &Session, _args: DemoArgs) -> Result<(), Stop> {
-    Err(Problem::new(Code::Unsupported, "this build has no node in it").into())
+pub(super) async fn run(_session: &Session, args: DemoArgs) -> Result<(), Stop> {
+    Ok(crate::demo::run(args).await?)
 }

@@ -1,0 +1,208 @@
+//! The whole story, told with real commands on a real node, each answer checked.
+
+mod story;
+
+use std::path::{Path, PathBuf};
+
+use starlane_core::{Code, Problem};
+
+use crate::cli::demo::DemoArgs;
+use story::{Broken, Story};
+
+/// The bundles that the story needs.
+const BUNDLES: [&str; 4] = ["site", "hello", "counter", "shop"];
+
+/// Tells the story; answers when it ended well, or with what went wrong.
+///
+/// # Errors
+/// `E-USAGE` when the bundles are not there, `E-INTERNAL` when an answer is not what it should be.
+pub async fn run(args: DemoArgs) -> Result<(), Problem> {
+    let bundles = bundles(args.bundles.as_deref())?;
+    let folder = Folder::new()?;
+    let runtime = tokio::runtime::Handle::current();
+    let told = tokio::task::spawn_blocking(move || {
+        let mut story = Story::new(&folder.0, args.http, args.api, runtime)?;
+        tell(&mut story, &bundles)?;
+        Ok::<_, Broken>((end(&mut story, args.keep), folder))
+    });
+    let (kept, folder) = told
+        .await
+        .map_err(|error| Problem::new(Code::Internal, format!("the story stopped: {error}")))?
+        .map_err(|broken| Problem::new(Code::Internal, format!("the story does not go on: {broken}")))?;
+    if let Some(mut node) = kept {
+        // Ctrl-C reaches the node too; then there is nothing left to keep.
+        _ = tokio::task::spawn_blocking(move || node.wait()).await;
+    }
+    drop(folder);
+    Ok(())
+}
+
+fn tell(story: &mut Story, bundles: &Path) -> Result<(), Broken> {
+    a_node_alone(story)?;
+    a_web_site(story, bundles)?;
+    a_mechtron(story, bundles)?;
+    several_mechtrons(story, bundles)?;
+    mistakes(story)?;
+    a_crash(story)
+}
+
+fn a_node_alone(story: &mut Story) -> Result<(), Broken> {
+    story.chapter("A node starts alone");
+    story.say("One binary, one data folder, nothing else running. Security is on from the first start:");
+    story.say("the node made a token that its owner alone can read, and listens on this machine alone.");
+    let took = story.serve()?;
+    story.check(&format!("ready in {} ms", took.as_millis()), "", "")?;
+    let nodes = story.run(&["select", "mesh:**"])?;
+    story.check(
+        "the node is a resource itself, like everything the mesh knows",
+        "mesh:nodes:node-1<Node>",
+        &nodes,
+    )
+}
+
+fn a_web_site(story: &mut Story, bundles: &Path) -> Result<(), Broken> {
+    story.chapter("A web site, from a bundle through a bind");
+    story.run(&["create", "localhost<Space>"])?;
+    story.say("From now on every change below the space streams past:");
+    story.watch("localhost:**")?;
+    story.run(&["create", "localhost:repo<Repo>"])?;
+    story.sees(&["entered", "localhost:repo<Repo>"])?;
+    publish(story, bundles, "site")?;
+    story.sees(&["site:1.0.0<Bundle>", "Ready"])?;
+    story.run(&["set", "localhost{ +bind=localhost:repo:site:1.0.0:/bind/demo.bind }"])?;
+    let (status, kind, body) = story.get("/")?;
+    story.check("the page is served", "200", &status.to_string())?;
+    story.check("with its content type", "text/html", &kind)?;
+    story.check("and its content", "</html>", &body)?;
+    let (status, ..) = story.get("/nothing-here")?;
+    story.check("what is not there is 404", "404", &status.to_string())
+}
+
+fn a_mechtron(story: &mut Story, bundles: &Path) -> Result<(), Broken> {
+    story.chapter("A mechtron: Rust, compiled to WebAssembly");
+    publish(story, bundles, "hello")?;
+    story.run(&[
+        "create",
+        "localhost:hello<Mechtron>{ +config=localhost:repo:hello:1.0.0:/config/hello.mechtron }",
+    ])?;
+    story.sees(&["localhost:hello<Mechtron>"])?;
+    let (_, _, body) = story.get("/hello/reader")?;
+    story.check("it answers HTTP, through the space's bind", "Hello, reader!", &body)?;
+
+    story.say(
+        "The next one keeps state: its fields are saved when a handler completes, before the answer leaves.",
+    );
+    publish(story, bundles, "counter")?;
+    story.run(&[
+        "create",
+        "localhost:counter<Mechtron>{ +config=localhost:repo:counter:1.0.0:/config/counter.mechtron }",
+    ])?;
+    let total = story.run(&["request", "localhost:counter^Ext<Add>", r#"{"by": 2}"#])?;
+    story.check("it answers messages", r#""total":2"#, &total)?;
+    let total = story.run(&["request", "localhost:counter^Ext<Add>", r#"{"by": 40}"#])?;
+    story.check("and remembers", r#""total":42"#, &total)?;
+    let error = story.fails(&["request", "localhost:counter^Ext<Add>", r#"{"by": "two"}"#], 2)?;
+    story.check("a message is checked against the contract in the module", "/by", &error)?;
+    let described = story.run(&["describe", "localhost:counter"])?;
+    story.check("which anybody can read", "Ext<Add>", &described)
+}
+
+fn several_mechtrons(story: &mut Story, bundles: &Path) -> Result<(), Broken> {
+    story.chapter("Mechtrons that talk to each other");
+    story.say(
+        "An app whose config installs a cart and a validator. The cart's bind sends every item past the",
+    );
+    story.say("validator before it reaches the cart; on checkout the cart asks the validator for prices.");
+    publish(story, bundles, "shop")?;
+    story.run(&["create", "shop<App>{ +config=localhost:repo:shop:1.0.0:/config/shop.app }"])?;
+    let below = story.run(&["select", "shop:*"])?;
+    story.check("the app installed its parts", "shop:validator<Mechtron>", &below)?;
+    let cart = story.run(&["request", "shop:cart^Ext<AddItem>", r#"{"article": "apple", "count": 3}"#])?;
+    story.check("an item that passes the validator reaches the cart", r#""apple":3"#, &cart)?;
+    let refused =
+        story.fails(&["request", "shop:cart^Ext<AddItem>", r#"{"article": "apple", "count": 0}"#], 8)?;
+    story.check("one that does not is refused by the validator", "count", &refused)?;
+    let receipt = story.run(&["request", "shop:cart^Ext<Checkout>", "{}"])?;
+    story.check("the cart asked for prices", r#""cents":90"#, &receipt)
+}
+
+fn mistakes(story: &mut Story) -> Result<(), Broken> {
+    story.chapter("Mistakes are answered with a place, a reason and a next step");
+    let error = story.fails(&["create", "localhost:cart<Mechatron>"], 2)?;
+    story.check("a kind that is not one", "did you mean `Mechtron`", &error)?;
+    let error = story.fails(&["create", "localhost:a:b<Base>"], 3)?;
+    story.check("a parent that is not there", "localhost:a", &error)?;
+    story.run(&["create", "localhost:plan<Base>{ +@approved=true }"])?;
+    let error = story.fails(&["set", "localhost:plan{ +approved=false }"], 5)?;
+    story.check("a property that is locked", "approved", &error)?;
+    let left = story.run(&["get", "localhost:plan{ approved }"])?;
+    story.check("and nothing changed", "true", &left)
+}
+
+fn a_crash(story: &mut Story) -> Result<(), Broken> {
+    story.chapter("The power goes out");
+    story.kill()?;
+    let took = story.serve()?;
+    let total = story.run(&["request", "localhost:counter^Ext<GetTotal>"])?;
+    story.check(
+        &format!("the counter knows its total, {} ms after the start", took.as_millis()),
+        r#""total":42"#,
+        &total,
+    )?;
+    let (status, ..) = story.get("/")?;
+    story.check("the site is there", "200", &status.to_string())?;
+    story.run(&["create", "localhost:after-the-crash<Base>"])?;
+    story.sees(&["entered", "localhost:after-the-crash<Base>"])?;
+    story.check("and the watch went on by itself where it was", "", "")
+}
+
+/// Makes the series of an example and publishes its bundle in it.
+fn publish(story: &mut Story, bundles: &Path, name: &str) -> Result<(), Broken> {
+    story.run(&["create", &format!("localhost:repo:{name}<BundleSeries>")])?;
+    let folder = bundles.join(name);
+    story.run(&["publish", &format!("^[ {} ]-> localhost:repo:{name}:1.0.0", folder.display())]).map(drop)
+}
+
+fn end(story: &mut Story, keep: bool) -> Option<std::process::Child> {
+    let (checks, web, api) = (story.checks, story.web_url(), story.api_url());
+    story.chapter("The end");
+    story.say(&format!("{checks} answers were checked, and all of them are right."));
+    if keep {
+        story.say(&format!("The node stays up until Ctrl-C: web {web}, api {api}"));
+    } else {
+        story.say(
+            "Nothing is left running, and nothing on the disk. `starlane demo --keep` leaves the node up.",
+        );
+    }
+    story.end(keep)
+}
+
+fn bundles(named: Option<&Path>) -> Result<PathBuf, Problem> {
+    let folder = named.unwrap_or_else(|| Path::new("target/bundles"));
+    let missing = BUNDLES.into_iter().find(|name| !folder.join(name).is_dir());
+    match missing {
+        None => Ok(folder.to_owned()),
+        Some(name) => Err(Problem::new(Code::Usage, format!("the bundle `{name}` is not in {}", folder.display()))
+            .help("`make demo` in the repository builds the bundles and runs the demo; `--bundles DIR` names another folder")),
+    }
+}
+
+/// A folder that is gone when the story ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, Problem> {
+        let mut name = [0; 8];
+        getrandom::fill(&mut name)
+            .map_err(|error| Problem::new(Code::Internal, format!("no randomness: {error}")))?;
+        let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self(std::env::temp_dir().join(format!("starlane-demo-{name}"))))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // It may not have been made.
+        _ = std::fs::remove_dir_all(&self.0);
+    }
+}

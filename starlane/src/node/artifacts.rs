@@ -1,0 +1,123 @@
+//! What a resource is told by artifacts: its bind, its config, its code. Read once and kept by content.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use mechtron_host::{Host, Module};
+use quick_cache::sync::Cache;
+use resource_registry::{BlobStore, Registry, Schemas, files};
+use starlane_core::{Base, Bind, Blob, Code, Config, Digest, Point, Problem, Refusal, Resource};
+
+/// How many artifacts of each sort are kept in memory.
+const KEPT_MAX: usize = 512;
+/// The longest bind, config or schema.
+const TEXT_BYTES_MAX: u64 = 1024 * 1024;
+/// The longest module; the host has its own, lower bound.
+const MODULE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Reads artifacts as what they are to be used for.
+#[derive(Clone)]
+pub(super) struct Artifacts(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    blobs: BlobStore,
+    host: Host,
+    binds: Cache<Digest, Arc<Bind>>,
+    configs: Cache<Digest, Arc<Config>>,
+    modules: Cache<Digest, Arc<Module>>,
+}
+
+impl Artifacts {
+    pub(super) fn new(registry: Registry, blobs: BlobStore, host: Host) -> Self {
+        Self(Arc::new(Inner {
+            registry,
+            blobs,
+            host,
+            binds: Cache::new(KEPT_MAX),
+            configs: Cache::new(KEPT_MAX),
+            modules: Cache::new(KEPT_MAX),
+        }))
+    }
+
+    /// The bind of a resource, when it has one.
+    pub(super) async fn bind_of(&self, resource: &Resource) -> Result<Option<Arc<Bind>>, Refusal> {
+        let Some(value) = resource.property("bind") else { return Ok(None) };
+        let point = value.as_point().ok_or_else(|| {
+            Refusal::new(
+                Code::ArtifactInvalid,
+                format!("the bind of `{}` is not a point: `{value}`", resource.point),
+            )
+        })?;
+        self.bind(&point).await.map(Some).map_err(super::router::refusal)
+    }
+
+    /// The bind in an artifact.
+    pub(super) async fn bind(&self, point: &Point) -> Result<Arc<Bind>, Problem> {
+        let parse = |text: String| Bind::parse(&text, point.as_str());
+        self.text(&self.0.binds, point, parse).await
+    }
+
+    /// The config in an artifact.
+    pub(super) async fn config(&self, point: &Point) -> Result<Arc<Config>, Problem> {
+        let parse = |text: String| Config::parse(&text, point.as_str());
+        self.text(&self.0.configs, point, parse).await
+    }
+
+    /// The module in an artifact, compiled.
+    pub(super) async fn module(&self, point: &Point) -> Result<Arc<Module>, Problem> {
+        let blob = self.artifact(point)?;
+        let compile = async {
+            let wasm = self.0.blobs.read(&blob, MODULE_BYTES_MAX).await?;
+            self.0.host.compile(wasm).await.map_err(|problem| problem.at(point))
+        };
+        self.0.modules.get_or_insert_async(&blob.digest, compile).await
+    }
+
+    async fn text<T>(
+        &self,
+        kept: &Cache<Digest, Arc<T>>,
+        point: &Point,
+        parse: impl FnOnce(String) -> Result<T, Problem>,
+    ) -> Result<Arc<T>, Problem> {
+        let blob = self.artifact(point)?;
+        if let Some(found) = kept.get(&blob.digest) {
+            return Ok(found);
+        }
+        let bytes = self.0.blobs.read(&blob, TEXT_BYTES_MAX).await?;
+        let text = String::from_utf8(bytes.to_vec()).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Problem::new(Code::ArtifactInvalid, format!("`{point}` is not text: byte {at} is not UTF-8"))
+                .at(point)
+        })?;
+        let parsed = Arc::new(parse(text).map_err(|problem| problem.at(point))?);
+        kept.insert(blob.digest, parsed.clone());
+        Ok(parsed)
+    }
+
+    fn artifact(&self, point: &Point) -> Result<Blob, Problem> {
+        let Some(resource) = self.0.registry.get(point) else {
+            return Err(Problem::new(Code::ArtifactInvalid, format!("no artifact is at `{point}`"))
+                .at(point)
+                .help(format!("`starlane select '{}:**'` shows what the bundle holds", point.holder())));
+        };
+        if resource.kind.base != Base::Artifact {
+            let what = format!("`{resource}` is not an artifact of a bundle");
+            return Err(Problem::new(Code::ArtifactInvalid, what).at(point).help(
+                "publish a bundle that holds it: `starlane publish '^[ FOLDER ]-> SPACE:REPO:SERIES:1.0.0'`",
+            ));
+        }
+        files::open(&self.0.registry, point).map(|content| content.blob).map_err(Problem::from)
+    }
+}
+
+impl Schemas for Artifacts {
+    fn read(&self, source: Point) -> BoxFuture<'static, Result<Bytes, Problem>> {
+        let inner = self.0.clone();
+        Box::pin(async move {
+            let content = files::open(&inner.registry, &source)?;
+            Ok(inner.blobs.read(&content.blob, TEXT_BYTES_MAX).await?)
+        })
+    }
+}

@@ -1,0 +1,194 @@
+//! Where a message goes: through the bind of its receiver, to its code, or to its content.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use mechtron_host::Host;
+use resource_registry::Registry;
+use resource_registry::files;
+use starlane_core::{Action, Pipeline};
+use starlane_core::{
+    Base, Body, Code, Header, Headers, Message, MethodFamily, Outcome, Payload, Point, Refusal, Reply,
+    Request, Resource,
+};
+
+use super::artifacts::Artifacts;
+
+/// Finds the way of each message on this node.
+#[derive(Clone)]
+pub(super) struct Router {
+    registry: Registry,
+    artifacts: Artifacts,
+    host: Host,
+}
+
+impl Router {
+    pub(super) fn new(registry: Registry, artifacts: Artifacts, host: Host) -> Self {
+        Self { registry, artifacts, host }
+    }
+
+    /// Brings a request to its receiver and the outcome back, by the time the request has left.
+    pub(super) fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
+        let router = self.clone();
+        Box::pin(async move {
+            let remaining = message.header.remaining;
+            match tokio::time::timeout(remaining, router.route(message)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Outcome::Unknown(Refusal::new(Code::Timeout, "no answer came before the deadline")),
+            }
+        })
+    }
+
+    /// Brings a message without answer to its receiver.
+    ///
+    /// # Errors
+    /// When it surely does not arrive. That it arrives is not known where a bind or a file is asked.
+    pub(super) async fn send(&self, message: Message) -> Result<(), Refusal> {
+        let resource = self.resource(&message.header.to)?;
+        let bound =
+            self.artifacts.bind_of(&resource).await?.is_some_and(|bind| bind.has_rules_for(family(&message)));
+        if !bound && has_code(&resource) {
+            return self.host.send(message);
+        }
+        let Message { header, payload: Payload::Signal(signal) } = message else {
+            return Err(Refusal::new(Code::Usage, "only a signal can be sent"));
+        };
+        let request = Message { header, payload: Payload::Request(signal) };
+        match self.request(request).await {
+            Outcome::Ok(_) => Ok(()),
+            Outcome::Rejected(refusal) | Outcome::Failed(refusal) | Outcome::Unknown(refusal) => Err(refusal),
+        }
+    }
+
+    async fn route(&self, message: Message) -> Outcome {
+        let Message { header, payload: Payload::Request(request) } = message else {
+            return Outcome::Rejected(Refusal::new(Code::Usage, "only a request can be answered"));
+        };
+        let resource = match self.resource(&header.to) {
+            Ok(resource) => resource,
+            Err(refusal) => return Outcome::Rejected(refusal),
+        };
+        match self.artifacts.bind_of(&resource).await {
+            Err(refusal) => Outcome::Rejected(refusal),
+            // A bind that says nothing of messages leaves them to the resource's own code.
+            Ok(Some(bind))
+                if request.method.family != MethodFamily::Ext || bind.has_rules_for(MethodFamily::Ext) =>
+            {
+                match bind.route(&request.method, &request.path) {
+                    Ok(Some(route)) => self.walk(header, route.start(request), &resource).await,
+                    Ok(None) => Outcome::Rejected(no_rule(&resource, &request)),
+                    Err(problem) => Outcome::Rejected(refusal(problem)),
+                }
+            }
+            Ok(_) => self.own(header, request, &resource).await,
+        }
+    }
+
+    /// Goes through the stops of a rule.
+    async fn walk(&self, header: Header, mut pipeline: Pipeline, resource: &Arc<Resource>) -> Outcome {
+        let Some(hops_left) = header.hops_left.checked_sub(1) else {
+            return Outcome::Rejected(Refusal::new(
+                Code::CycleDetected,
+                "the binds on the way lead in a circle",
+            ));
+        };
+        let begun = Instant::now();
+        loop {
+            let mut header = header.clone();
+            header.hops_left = hops_left;
+            header.remaining = header.remaining.saturating_sub(begun.elapsed());
+            let outcome = match pipeline.next() {
+                Action::Ask { to, method, path, headers, body } => {
+                    header.to = to;
+                    let payload = Payload::Request(Request { method, path, headers, body });
+                    // Boxed, since a bind may lead to another bind.
+                    Box::pin(self.route(Message { header, payload })).await
+                }
+                Action::Own { method, path, headers, body } => {
+                    self.own(header, Request { method, path, headers, body }, resource).await
+                }
+                Action::Answer(reply) => return Outcome::Ok(reply),
+                Action::Refuse(problem) => return Outcome::Rejected(refusal(problem)),
+            };
+            match outcome {
+                Outcome::Ok(reply) => pipeline.answer(reply),
+                other => return other,
+            }
+        }
+    }
+
+    /// Asks the resource's own code, or answers its content.
+    async fn own(&self, header: Header, request: Request, resource: &Arc<Resource>) -> Outcome {
+        if has_code(resource) {
+            return self.host.request(Message { header, payload: Payload::Request(request) }).await;
+        }
+        match resource.kind.base {
+            Base::File | Base::Artifact => self.content(&request, &resource.point),
+            Base::FileSystem if request.method.family == MethodFamily::Http => {
+                let path = request.path.split('?').next().unwrap_or("/");
+                match resource.point.join_path(path) {
+                    Ok(point) => self.content(&request, &point),
+                    Err(error) => Outcome::Rejected(Refusal::new(Code::PointSyntax, error.reason)),
+                }
+            }
+            _ => Outcome::Rejected(no_code(resource)),
+        }
+    }
+
+    fn content(&self, request: &Request, point: &Point) -> Outcome {
+        let readable = request.method.family == MethodFamily::Http
+            && matches!(request.method.name.as_str(), "Get" | "Head");
+        if !readable {
+            let mut reply = Reply::new(405, "text/plain; charset=utf-8", "files are read with GET\n");
+            reply.headers.set("allow", "GET, HEAD");
+            return Outcome::Ok(reply);
+        }
+        match files::open(&self.registry, point) {
+            Ok(content) => {
+                let headers: Headers =
+                    [("content-type", content.content_type.as_str()), ("etag", content.etag.as_str())]
+                        .into_iter()
+                        .collect();
+                Outcome::Ok(Reply { status: 200, headers, body: Body::Blob(content.blob) })
+            }
+            Err(error) => Outcome::Rejected(refusal(error.into())),
+        }
+    }
+
+    fn resource(&self, point: &Point) -> Result<Arc<Resource>, Refusal> {
+        // The content of a directory stands for itself, whether it was written with its `/` or not.
+        self.registry
+            .get(point)
+            .ok_or_else(|| Refusal::new(Code::NotFound, format!("nothing is at `{point}`")))
+    }
+}
+
+/// Whether messages to the resource can run code.
+pub(super) fn has_code(resource: &Resource) -> bool {
+    resource.property("wasm.src").is_some()
+}
+
+pub(super) fn refusal(problem: starlane_core::Problem) -> Refusal {
+    Refusal::new(problem.code, problem.detail)
+}
+
+fn family(message: &Message) -> MethodFamily {
+    match &message.payload {
+        Payload::Request(request) | Payload::Signal(request) => request.method.family,
+        Payload::Reply(_) => MethodFamily::Cmd,
+    }
+}
+
+fn no_rule(resource: &Resource, request: &Request) -> Refusal {
+    let method = &request.method;
+    Refusal::new(
+        Code::NoRoute,
+        format!("no rule of the bind of `{}` is for {method}{}", resource.point, request.path),
+    )
+}
+
+fn no_code(resource: &Resource) -> Refusal {
+    let (point, kind) = (&resource.point, &resource.kind);
+    Refusal::new(Code::NoRoute, format!("`{point}<{kind}>` has neither a bind nor code that could answer"))
+}
