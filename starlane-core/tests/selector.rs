@@ -218,6 +218,7 @@ fn wrong_selectors_are_refused_at_the_place() {
         ("shop:*+:**", "+", Code::Syntax, "`+` stands between", "`shop+:**`"),
         ("shop+", "+", Code::Syntax, "`+` stands between", "`shop+:**`"),
         ("shop:files:/../*", "..", Code::PointSyntax, "cannot stand in a path", ""),
+        ("shop:files:/img+**", "+", Code::Syntax, "nothing is below a file", "ends with `/`"),
         ("/img/*", "/", Code::Syntax, "after the point that holds it", "shop:files:/img/*"),
         ("<mechtron>", "mechtron", Code::KindSyntax, "not written like a kind", "`Mechtron`"),
         ("<Mechtron", "", Code::Syntax, "`>` at the end of the kind", ""),

@@ -232,7 +232,13 @@ impl Reader {
                 .help("`shop+:**` is `shop` and everything below it"));
         }
         self.inclusive = true;
-        self.settle(cursor)
+        self.settle(cursor)?;
+        if self.base.as_ref().is_some_and(|base| base.path().is_some() && !base.is_directory()) {
+            return Err(cursor
+                .problem(span, "nothing is below a file", "not after a file")
+                .help("a directory ends with `/`: `shop:files:/img/+**`"));
+        }
+        Ok(())
     }
 
     fn segment(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Problem> {
