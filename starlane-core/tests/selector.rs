@@ -130,6 +130,7 @@ fn selectors_print_in_one_form() {
         ("\"shop:files:/my photos/\"**<File>", "\"shop:files:/my photos/\"**<File>"),
         ("shop:files:/*/\"my photo.jpg\"", "shop:files:/*/\"my photo.jpg\""),
         ("ROOT:shop:x", "shop:x"),
+        ("shop:files:/:/*", "shop:files:/:/*"),
     ] {
         let first = selector(text).to_string();
         assert_eq!(first, canonical, "{text}");

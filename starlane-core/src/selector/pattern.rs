@@ -384,7 +384,10 @@ impl Reader {
     /// stands directly below the holder.
     fn settle(&mut self, cursor: &Cursor<'_>) -> Result<(), Problem> {
         if self.base.is_none() {
-            let literal = self.literal.strip_suffix(":/").unwrap_or(&self.literal);
+            let literal = match self.literal.split_once(":/") {
+                Some((holder, "")) => holder,
+                _ => &self.literal,
+            };
             let base = if literal.is_empty() { Ok(Point::root()) } else { literal.parse() };
             self.base = Some(base.map_err(|error| wrong_point(cursor, self.start, 0, error))?);
         }
