@@ -1,6 +1,6 @@
 //! The content type of a file, by its name.
 
-use mime_guess::mime::{self, Mime};
+use mime_guess::mime;
 
 /// The content type that a file of this name has: by its extension, in any case; text says that it is UTF-8. A name
 /// that tells nothing is `application/octet-stream`.
@@ -12,19 +12,19 @@ pub fn of_name(name: &str) -> String {
     let guessed = match extension.as_deref() {
         None => mime::APPLICATION_OCTET_STREAM,
         Some("bind" | "config" | "mechtron" | "script" | "star") => mime::TEXT_PLAIN,
-        Some("schema") => mime::APPLICATION_JSON,
+        Some("schema" | "map") => mime::APPLICATION_JSON,
         // Registered as video by the list that the library follows; in a bundle it is TypeScript.
         Some("ts" | "mts" | "cts") => mime::TEXT_PLAIN,
+        // RFC 9239; the list has older names for some.
+        Some("js" | "mjs" | "cjs") => mime::TEXT_JAVASCRIPT,
         Some(extension) => mime_guess::from_ext(extension).first_or_octet_stream(),
     };
-    if is_text(&guessed) { format!("{}; charset=utf-8", guessed.essence_str()) } else { guessed.to_string() }
-}
-
-/// Whether browsers need to be told the character set. JSON is UTF-8 by definition (RFC 8259), and SVG and other XML
-/// say it themselves or are UTF-8 (RFC 7303).
-fn is_text(content_type: &Mime) -> bool {
-    content_type.type_() == mime::TEXT
-        || (content_type.type_() == mime::APPLICATION && content_type.subtype() == mime::JAVASCRIPT)
+    // JSON is UTF-8 by definition (RFC 8259); SVG and other XML say it themselves or are UTF-8 (RFC 7303).
+    if guessed.type_() == mime::TEXT {
+        format!("{}; charset=utf-8", guessed.essence_str())
+    } else {
+        guessed.to_string()
+    }
 }
 
 #[cfg(test)]
