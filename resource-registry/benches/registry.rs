@@ -1,6 +1,7 @@
-//! What the registry costs: `cargo bench -p resource-registry --bench registry [-- --quick] [-- --json FILE]`.
+//! What the registry costs: `cargo bench -p resource-registry --bench registry -- [--quick] [--json FILE] [PART…]`.
 //!
-//! Every figure comes from this run on this machine. `--quick` loads 100,000 resources in place of 1,000,000.
+//! Every figure comes from this run on this machine. `--quick` loads 100,000 resources in place of 1,000,000; the parts are
+//! `creates`, `watches` and `large`, all of them when none is named.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on has nothing to say")]
 
@@ -17,7 +18,21 @@ fn main() {
         arguments.iter().position(|argument| argument == "--json").and_then(|at| arguments.get(at + 1));
     let resources = if arguments.iter().any(|argument| argument == "--quick") { 100_000 } else { 1_000_000 };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let figures = runtime.block_on(run(resources));
+    let named = |part: &str| arguments.iter().any(|argument| argument == part);
+    let all = !["creates", "watches", "large"].into_iter().any(named);
+    let figures = runtime.block_on(async {
+        let mut figures = Vec::new();
+        if all || named("creates") {
+            creates(&mut figures).await;
+        }
+        if all || named("watches") {
+            watches(&mut figures).await;
+        }
+        if all || named("large") {
+            large(&mut figures, resources).await;
+        }
+        figures
+    });
     println!("\n{:<58} {:>14}  goal", "figure", "value");
     for figure in &figures {
         println!(
@@ -53,14 +68,6 @@ fn figure(
     let figure = Figure { name: name.into(), value, unit, goal };
     println!("  {}: {:.1} {}", figure.name, figure.value, figure.unit);
     list.push(figure);
-}
-
-async fn run(resources: usize) -> Vec<Figure> {
-    let mut figures = Vec::new();
-    creates(&mut figures).await;
-    watches(&mut figures).await;
-    large(&mut figures, resources).await;
-    figures
 }
 
 fn config(path: &Path) -> Config {
@@ -189,7 +196,7 @@ async fn large(figures: &mut Vec<Figure>, resources: usize) {
             while n < resources {
                 let list = (n..(n + RESERVED_BATCH_MAX).min(resources))
                     .map(|n| {
-                        let point = point(&format!("shop:b{:02}:o-{n}", n % 100));
+                        let point = point(&format!("shop:b{:02}:o-{n}", n / RESERVED_BATCH_MAX % 100));
                         let kind = if n % 10 == 0 { "App" } else { "Base" };
                         Reserved::new(point, kind.parse().unwrap(), changes(n), Status::ready())
                     })
