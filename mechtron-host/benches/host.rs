@@ -111,8 +111,9 @@ async fn local_requests(rows: &mut Vec<Row>, crossing: f64) {
         let mut fastest = 0.0_f64;
         for _ in 0..5 {
             let start = Instant::now();
-            let asks = (0..pairs)
-                .map(|number| world.host.request(message(&format!("bench:p-{number}"), script(100_000, at_a_time), LONG)));
+            let asks = (0..pairs).map(|number| {
+                world.host.request(message(&format!("bench:p-{number}"), script(100_000, at_a_time), LONG))
+            });
             futures::future::join_all(asks).await;
             // Each request is a message to the echo and a reply to the asker.
             fastest = fastest.max(f64::from(pairs) * 200_000.0 / start.elapsed().as_secs_f64());

@@ -29,7 +29,10 @@ impl Cache {
         let path = folder.join(KEY_FILE);
         let key = match fs::read(&path) {
             Ok(bytes) => bytes.try_into().map_err(|_| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged; remove it", path.display()))
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} is damaged; remove it", path.display()),
+                )
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut key = [0; KEY_BYTES];

@@ -120,7 +120,8 @@ impl Mechtron {
         let mut inputs = HashMap::new();
         for handler in record.get("handlers").and_then(Value::as_array).into_iter().flatten() {
             let role = text(handler, "role").unwrap_or_default();
-            let (Some(method), Some(Value::Object(input))) = (text(handler, "method"), handler.get("input")) else {
+            let (Some(method), Some(Value::Object(input))) = (text(handler, "method"), handler.get("input"))
+            else {
                 continue;
             };
             if role != "call" && role != "cast" {

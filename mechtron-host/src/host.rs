@@ -43,7 +43,9 @@ pub enum Error {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let help = match &error {
-            Error::Cache(_) => "make sure that this user may write the node's data folder, and remove what is damaged",
+            Error::Cache(_) => {
+                "make sure that this user may write the node's data folder, and remove what is damaged"
+            }
             Error::Thread(_) => "raise the limit of threads of this user, or start fewer shards",
         };
         Problem::new(Code::Internal, error.to_string()).help(help)

@@ -107,8 +107,10 @@ fn survey(wasm: &[u8], max: &ModuleLimits, limits: &Limits) -> Result<Survey, Pr
                 for table in tables {
                     let ty = table.map_err(malformed)?.ty;
                     if ty.initial > u64::from(limits.table_entries) {
-                        let detail =
-                            format!("a table begins with {} entries; {} may be", ty.initial, limits.table_entries);
+                        let detail = format!(
+                            "a table begins with {} entries; {} may be",
+                            ty.initial, limits.table_entries
+                        );
                         return Err(Problem::new(Code::TooLarge, detail));
                     }
                     if ty.element_type != RefType::FUNCREF && ty.element_type != RefType::EXTERNREF {
@@ -227,7 +229,10 @@ impl Survey {
             if let Some(shape) = self.shape(entry.name())
                 && shape != Some(entry.shape())
             {
-                return Err(invalid(format!("its export `{}` has another type than the guest ABI's", entry.name())));
+                return Err(invalid(format!(
+                    "its export `{}` has another type than the guest ABI's",
+                    entry.name()
+                )));
             }
         }
         let has = |entry: Entry| self.shape(entry.name()).is_some();

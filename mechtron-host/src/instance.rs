@@ -29,10 +29,10 @@ impl Ended {
 
     fn trapped(entry: Entry, trap: &Trap) -> Self {
         match trap {
-            Trap::Budget => {
-                Self { code: Code::TimeBudget, detail: format!("{}: {trap}", entry.name()) }
+            Trap::Budget => Self { code: Code::TimeBudget, detail: format!("{}: {trap}", entry.name()) },
+            Trap::Fault(reason) => {
+                Self { code: Code::Trapped, detail: format!("{}: {reason}", entry.name()) }
             }
-            Trap::Fault(reason) => Self { code: Code::Trapped, detail: format!("{}: {reason}", entry.name()) },
         }
     }
 }

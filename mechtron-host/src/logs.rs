@@ -81,7 +81,10 @@ impl Logs {
             (ring.second, ring.in_second) = (now_ms / 1_000, 0);
             if left_out > 0 {
                 let line = format!("{left_out} lines were left out: too many at once");
-                ring.push(Line { time: Timestamp(now_ms), level: 2, point: point.clone(), line }, &self.limits);
+                ring.push(
+                    Line { time: Timestamp(now_ms), level: 2, point: point.clone(), line },
+                    &self.limits,
+                );
             }
         }
         ring.left_out += left_out;

@@ -88,7 +88,9 @@ impl Mailbox {
     /// Takes a mail in, or gives it back when there is no room.
     pub(crate) fn push(&mut self, mail: Mail, limits: &Limits) -> Result<(), Mail> {
         let bytes = self.bytes + mail.bytes();
-        if self.queue.len() >= limits.mailbox_messages || (bytes > limits.mailbox_bytes && !self.queue.is_empty()) {
+        if self.queue.len() >= limits.mailbox_messages
+            || (bytes > limits.mailbox_bytes && !self.queue.is_empty())
+        {
             return Err(mail);
         }
         self.bytes = bytes;

@@ -107,7 +107,8 @@ impl Modules {
     pub(crate) async fn compile(&self, wasm: Bytes) -> Result<Arc<Module>, Problem> {
         // A size check before hashing: what is too large is not worth a pass.
         if wasm.len() > self.maker.module.bytes {
-            let detail = format!("the module has {} bytes; {} may be at most", wasm.len(), self.maker.module.bytes);
+            let detail =
+                format!("the module has {} bytes; {} may be at most", wasm.len(), self.maker.module.bytes);
             return Err(Problem::new(Code::TooLarge, detail));
         }
         let digest = Digest(Sha256::digest(&wasm).into());

@@ -25,17 +25,15 @@ impl Names {
     }
 
     pub(crate) fn method(&mut self, text: &str) -> Option<Method> {
-        let known = self.methods.get(
-            text,
-            |(_, text)| text,
-            |text| Some((text.parse().ok()?, Arc::from(text))),
-        );
+        let known =
+            self.methods.get(text, |(_, text)| text, |text| Some((text.parse().ok()?, Arc::from(text))));
         known.map(|(method, _)| method)
     }
 
     pub(crate) fn path(&mut self, text: &str) -> Arc<str> {
         // A very long path is not likely to come again.
-        let known = (text.len() <= 256).then(|| self.paths.get(text, |path| path, |text| Some(Arc::from(text))));
+        let known =
+            (text.len() <= 256).then(|| self.paths.get(text, |path| path, |text| Some(Arc::from(text))));
         known.flatten().unwrap_or_else(|| Arc::from(text))
     }
 }

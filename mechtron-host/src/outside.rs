@@ -17,7 +17,8 @@ pub trait Outside: Send + Sync + 'static {
     /// The state that was saved last, if any.
     fn load_state(&self, point: Point) -> BoxFuture<'static, Result<Option<Bytes>, Refusal>>;
     /// Saves a state; resolves when it is durable.
-    fn save_state(&self, point: Point, epoch: Epoch, state: Bytes) -> BoxFuture<'static, Result<(), Refusal>>;
+    fn save_state(&self, point: Point, epoch: Epoch, state: Bytes)
+    -> BoxFuture<'static, Result<(), Refusal>>;
     /// Asks a point that is no mechtron of this host, or whose messages pass a bind.
     fn request(&self, message: Message) -> BoxFuture<'static, Outcome>;
     /// The same without an answer.

@@ -6,8 +6,8 @@
 
 use wasm_encoder::reencode::{self, Reencode, RoundtripReencoder};
 use wasm_encoder::{
-    CodeSection, ConstExpr, ExportKind, ExportSection, Function, GlobalSection, GlobalType, Instruction, Module,
-    RawSection, ValType,
+    CodeSection, ConstExpr, ExportKind, ExportSection, Function, GlobalSection, GlobalType, Instruction,
+    Module, RawSection, ValType,
 };
 use wasmparser::{CompositeInnerType, FunctionBody, Operator, Parser, Payload};
 
@@ -154,7 +154,8 @@ fn budget(body: &FunctionBody<'_>, parameters: u32, ticks: u32) -> Result<Functi
     let bytes = body.as_bytes();
     let base = body.range().start;
     let mut copied = reader.original_position();
-    let until = |from: u64, to: u64| bytes.get((from - base) as usize..(to - base) as usize).unwrap_or_default();
+    let until =
+        |from: u64, to: u64| bytes.get((from - base) as usize..(to - base) as usize).unwrap_or_default();
     let mut operators = reader.into_iter_with_offsets();
     let mut current = operators.next();
     while let Some(operator) = current {

@@ -1,10 +1,10 @@
 //! A thread that owns mechtrons and runs their turns.
 
-use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,8 +48,8 @@ pub(crate) enum Event {
     Answer(Address, Outcome),
     /// Nobody waits for this message any more.
     GiveUp(Point, Waiter),
-    /// What runs at a point.
-    Activated(Point, Result<Activation, Refusal>),
+    /// What runs at a point, as the answer to the question with this number.
+    Activated(Point, u64, Result<Activation, Refusal>),
     /// The state that a mechtron begins with.
     Loaded(Point, u64, Result<Option<Bytes>, Refusal>),
     /// A state is durable, or not.
@@ -193,6 +193,8 @@ struct Slot {
     state_known: bool,
     /// Which life it is in.
     serial: u64,
+    /// The last question for what runs here.
+    asked: u64,
     queued: bool,
     /// The earliest moment that the shard looks after it.
     wake: Moment,
@@ -376,7 +378,8 @@ impl Shard {
                 if let Some(mail) = self.route_here(mail) {
                     match mail.reply {
                         ReplyTo::Mechtron(address) => {
-                            self.outgoing[address.shard as usize].push(Event::Elsewhere(address, mail.message));
+                            self.outgoing[address.shard as usize]
+                                .push(Event::Elsewhere(address, mail.message));
                         }
                         _ => self.outside.send(mail.message),
                     }
@@ -384,16 +387,20 @@ impl Shard {
             }
             Event::Elsewhere(address, message) => {
                 // The mechtron may have given up meanwhile.
-                let waits = self.slot(address.slot).filter(|slot| slot.serial == address.serial).is_some_and(|slot| {
-                    slot.live.as_ref().is_some_and(|live| live.conversation.requests.contains_key(&address.token))
-                });
+                let waits = self.slot(address.slot).filter(|slot| slot.serial == address.serial).is_some_and(
+                    |slot| {
+                        slot.live
+                            .as_ref()
+                            .is_some_and(|live| live.conversation.requests.contains_key(&address.token))
+                    },
+                );
                 if waits {
                     self.ask_outside(address, message);
                 }
             }
             Event::Answer(address, outcome) => self.answer(address, outcome),
             Event::GiveUp(point, waiter) => self.give_up(&point, &waiter),
-            Event::Activated(point, activation) => self.activated(&point, activation),
+            Event::Activated(point, number, activation) => self.activated(&point, number, activation),
             Event::Loaded(point, serial, state) => self.loaded(&point, serial, state),
             Event::Saved(point, serial, saved) => self.saved(&point, serial, saved),
             Event::Swap(point) => {
@@ -404,7 +411,7 @@ impl Shard {
                         slot.not_before = 0;
                         slot.restarts.clear();
                     }
-                    self.ask_activation(point);
+                    self.ask_activation(at);
                 }
             }
             Event::Remove(point) => {
@@ -483,6 +490,7 @@ impl Shard {
             state: None,
             state_known: false,
             serial: self.serial,
+            asked: 0,
             queued: false,
             wake: NEVER,
             last_used: self.now,
@@ -504,18 +512,23 @@ impl Shard {
                 self.slots.len() as u32 - 1
             }
         };
-        self.points.insert(point.clone(), at);
+        self.points.insert(point, at);
         self.counters().known.store(self.points.len() as u64, Ordering::Relaxed);
-        self.ask_activation(point);
+        self.ask_activation(at);
         Ok(at)
     }
 
-    fn ask_activation(&mut self, point: Point) {
+    fn ask_activation(&mut self, at: u32) {
+        self.serial += 1;
+        let number = self.serial;
+        let Some(slot) = self.slot(at) else { return };
+        slot.asked = number;
+        let point = slot.point.clone();
         let asked = self.outside.activation(point.clone());
         let queue = Arc::clone(&self.queues[self.index as usize]);
         self.config.runtime.spawn(async move {
             let activation = asked.await;
-            queue.tell(Event::Activated(point, activation));
+            queue.tell(Event::Activated(point, number, activation));
         });
     }
 
@@ -641,10 +654,11 @@ impl Shard {
 
     // ---- activation ----
 
-    fn activated(&mut self, point: &Point, activation: Result<Activation, Refusal>) {
+    fn activated(&mut self, point: &Point, number: u64, activation: Result<Activation, Refusal>) {
         let Some(at) = self.points.get(point).copied() else { return };
         let host_limits = Arc::clone(&self.host_limits);
-        let Some(slot) = self.slot(at) else { return };
+        // Answers may overtake each other; only that to the last question counts.
+        let Some(slot) = self.slot(at).filter(|slot| slot.asked == number) else { return };
         let activation = match activation {
             Ok(activation) => Arc::new(activation),
             Err(refusal) if slot.activation.is_none() || refusal.code == Code::NotFound => {
@@ -718,7 +732,8 @@ impl Shard {
 
     fn loaded(&mut self, point: &Point, serial: u64, state: Result<Option<Bytes>, Refusal>) {
         let Some(at) = self.points.get(point).copied() else { return };
-        let Some(slot) = self.slot(at).filter(|slot| slot.serial == serial && slot.phase == Step::Loading) else {
+        let Some(slot) = self.slot(at).filter(|slot| slot.serial == serial && slot.phase == Step::Loading)
+        else {
             return;
         };
         slot.phase = Step::Asleep;
@@ -928,7 +943,8 @@ impl Shard {
         let Some(live) = slot.live.as_deref_mut() else { return };
         let changed = output.state.filter(|state| slot.state.as_ref() != Some(state));
         let Some(state) = changed else { return self.release(at, output.actions) };
-        let durability = slot.activation.as_ref().map_or(Durability::Memory, |activation| activation.durability);
+        let durability =
+            slot.activation.as_ref().map_or(Durability::Memory, |activation| activation.durability);
         if durability == Durability::Memory {
             if let Some(instance) = &mut live.instance {
                 instance.set_state(state.clone());
@@ -1122,7 +1138,10 @@ impl Shard {
         let target = place(&self.place, &mail.message.header.to, self.queues.len());
         if target != self.index as usize {
             if self.outgoing[target].len() >= self.config.shard_queue {
-                return self.reply(mail.reply, Outcome::Rejected(Refusal::new(Code::Busy, "a shard has too much waiting")));
+                return self.reply(
+                    mail.reply,
+                    Outcome::Rejected(Refusal::new(Code::Busy, "a shard has too much waiting")),
+                );
             }
             return self.outgoing[target].push(Event::Route(mail));
         }
@@ -1394,7 +1413,9 @@ impl Shard {
             let Some(live) = slot.live.as_deref() else { continue };
             let idle = live.conversation.may_sleep() && live.held.is_none() && slot.mailbox.is_empty();
             if idle && self.hand as u32 != but {
-                oldest = Some(oldest.map_or((slot.last_used, self.hand as u32), |old| old.min((slot.last_used, self.hand as u32))));
+                oldest = Some(oldest.map_or((slot.last_used, self.hand as u32), |old| {
+                    old.min((slot.last_used, self.hand as u32))
+                }));
                 seen += 1;
             }
             if seen >= 16 {

@@ -76,15 +76,36 @@ enum Input {
 /// What a frame of the guest asks the host to do. Numbers `at` count the messages that were given.
 #[derive(Debug)]
 pub(crate) enum Action {
-    Answer { at: usize, outcome: Outcome },
+    Answer {
+        at: usize,
+        outcome: Outcome,
+    },
     /// `token` is `None` for a message without answer; `at` is the message that is being handled.
-    Call { token: Option<u64>, at: Option<usize>, to: Point, request: Request, timeout_ms: u64 },
+    Call {
+        token: Option<u64>,
+        at: Option<usize>,
+        to: Point,
+        request: Request,
+        timeout_ms: u64,
+    },
     /// A call that cannot be one.
-    Refuse { token: u64, refusal: Refusal },
-    SetTimer { token: u64, delay_ms: u64 },
+    Refuse {
+        token: u64,
+        refusal: Refusal,
+    },
+    SetTimer {
+        token: u64,
+        delay_ms: u64,
+    },
     StateGet(u64),
-    Select { token: u64, selector: String },
-    Log { level: u8, line: String },
+    Select {
+        token: u64,
+        selector: String,
+    },
+    Log {
+        level: u8,
+        line: String,
+    },
     GiveUp(u64),
 }
 
@@ -138,7 +159,13 @@ impl Conversation {
     }
 
     /// Writes `START`, alone in its run.
-    pub(crate) fn start(&mut self, writer: &mut Writer, wall_ms: u64, head: &StartHead<'_>, state: Option<&[u8]>) {
+    pub(crate) fn start(
+        &mut self,
+        writer: &mut Writer,
+        wall_ms: u64,
+        head: &StartHead<'_>,
+        state: Option<&[u8]>,
+    ) {
         self.begin(writer, wall_ms);
         let mut header = Header::new(Kind::Start, 0);
         if state.is_some() {
@@ -248,7 +275,8 @@ impl Conversation {
                 if room {
                     Input::Reply(token, reply)
                 } else {
-                    let detail = format!("the answer of {length} bytes is too large for the mechtron that asked");
+                    let detail =
+                        format!("the answer of {length} bytes is too large for the mechtron that asked");
                     Input::Error(token, OutcomeKind::Failed, Refusal::new(Code::TooLarge, detail))
                 }
             }
@@ -334,8 +362,8 @@ impl Conversation {
                     actions.push(Action::Answer { at, outcome: Outcome::Ok(reply) });
                 }
                 Some(Kind::Fail) => {
-                    let head =
-                        ErrorHead::read(frame.payload).map_err(|error| Ended::violation(error.to_string()))?;
+                    let head = ErrorHead::read(frame.payload)
+                        .map_err(|error| Ended::violation(error.to_string()))?;
                     if id == 0 {
                         output.refused = Some(head.detail.into_owned());
                         continue;
@@ -369,7 +397,9 @@ impl Conversation {
                         }
                         Err(refusal) => match token {
                             Some(token) => Action::Refuse { token, refusal },
-                            None => Action::Log { level: 2, line: format!("a message was not sent: {refusal}") },
+                            None => {
+                                Action::Log { level: 2, line: format!("a message was not sent: {refusal}") }
+                            }
                         },
                     });
                 }
@@ -409,12 +439,15 @@ impl Conversation {
                 _ if frame.has(flags::OPTIONAL) => {}
                 _ => {
                     let detail = format!("this host does not know frames of kind {}", frame.header.kind);
-                    actions.push(Action::Refuse { token: id, refusal: Refusal::new(Code::Unsupported, detail) });
+                    actions
+                        .push(Action::Refuse { token: id, refusal: Refusal::new(Code::Unsupported, detail) });
                 }
             }
         }
         // A cancelled message is completed in the run that says so: its handler is gone.
-        let told = |given: &Given| !self.inputs.iter().any(|input| matches!(input, Input::Cancel(id) if *id == given.id));
+        let told = |given: &Given| {
+            !self.inputs.iter().any(|input| matches!(input, Input::Cancel(id) if *id == given.id))
+        };
         if let Some(given) = self.given.iter().find(|given| given.cancelled && !given.done && told(given)) {
             return Err(Ended::violation(format!("it did not complete the cancelled message {}", given.id)));
         }
@@ -482,7 +515,9 @@ impl Action {
     fn token(&self) -> Option<u64> {
         match self {
             Action::Call { token, .. } => *token,
-            Action::Select { token, .. } | Action::Refuse { token, .. } | Action::StateGet(token) => Some(*token),
+            Action::Select { token, .. } | Action::Refuse { token, .. } | Action::StateGet(token) => {
+                Some(*token)
+            }
             _ => None,
         }
     }
@@ -531,7 +566,10 @@ pub(crate) fn expired() -> Refusal {
 }
 
 pub(crate) fn timed_out() -> Refusal {
-    Refusal::new(Code::Timeout, "the deadline passed before the mechtron answered; it may have handled the message")
+    Refusal::new(
+        Code::Timeout,
+        "the deadline passed before the mechtron answered; it may have handled the message",
+    )
 }
 
 fn split<'a>(frame: &mechtron_abi::Frame<'a>) -> Result<(&'a [u8], &'a [u8]), Ended> {
@@ -553,7 +591,10 @@ fn call(
         return refuse(Code::Usage, format!("`{}` is not a method", head.method.escape_debug()));
     };
     if !head.path.starts_with('/') {
-        return refuse(Code::Usage, format!("the path `{}` does not begin with `/`", head.path.escape_debug()));
+        return refuse(
+            Code::Usage,
+            format!("the path `{}` does not begin with `/`", head.path.escape_debug()),
+        );
     }
     if body.len() as u64 > limits.body_bytes {
         return refuse(Code::TooLarge, format!("a body may have {} bytes at most", limits.body_bytes));
@@ -593,11 +634,15 @@ fn borrow(headers: &Headers) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
 /// Headers of a guest: what could end a line or a header of HTTP is no header.
 fn own(headers: &[(Cow<'_, str>, Cow<'_, str>)]) -> Result<Headers, Ended> {
     let name_ok = |name: &str| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"():;,<>@[]{}=/?\\\"".contains(&byte))
+        !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"():;,<>@[]{}=/?\\\"".contains(&byte))
     };
     let value_ok = |value: &str| !value.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
     if let Some((name, _)) = headers.iter().find(|(name, value)| !name_ok(name) || !value_ok(value)) {
-        return Err(Ended::violation(format!("`{}` is not a header, or its value not one", name.escape_debug())));
+        return Err(Ended::violation(format!(
+            "`{}` is not a header, or its value not one",
+            name.escape_debug()
+        )));
     }
     Ok(headers.iter().map(|(name, value)| (name, value)).collect())
 }

@@ -242,7 +242,8 @@ impl Command {
 
     /// The answer that the output is: a CGI header block if there is one, else the whole as text.
     pub(crate) fn into_reply(self) -> Reply {
-        header_block(&self.output).unwrap_or_else(|| Reply::new(200, "text/plain; charset=utf-8", self.output))
+        header_block(&self.output)
+            .unwrap_or_else(|| Reply::new(200, "text/plain; charset=utf-8", self.output))
     }
 }
 

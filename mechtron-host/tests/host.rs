@@ -111,6 +111,10 @@ on_engines! {
         assert_eq!(body(&world.ask("shop:asks", script).await), r#"["shop:asks","shop:*"]"#);
         let script = Script::default().call(Kind::Send, 0, "out:there", b"", 0).answer("sent").bytes();
         assert_eq!(body(&world.ask("shop:asks", script).await), "sent");
+        // It passes the shard of its target, which may be another.
+        while world.node.sent.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(world.node.sent.lock().unwrap()[0].header.agent.0, point("shop:asks"));
         let script = Script::default().request(OWN, "NOT A POINT", b"").bytes();
         assert_eq!(short(&world.ask("shop:asks", script).await), "Rejected E-POINT-SYNTAX");

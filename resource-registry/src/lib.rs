@@ -28,10 +28,10 @@ pub use blob::BlobStore;
 pub use content::named_blobs;
 pub use error::Error;
 pub use registry::{
-    BATCH_MAX, Backing, Clock, Config, Create, Created, Delete, Done, LogChange, LogEntry, LogOf, Op, Outcome,
-    RESERVED_BATCH_MAX, Registry, Reserved, Selection,
+    BATCH_MAX, Backing, Clock, Config, Create, Created, Delete, Done, LogChange, LogEntry, LogOf, Op,
+    Outcome, RESERVED_BATCH_MAX, Registry, Reserved, Selection,
 };
 pub use schema::Schemas;
-pub use state::{STATE_BYTES_MAX, StateStore};
 pub use starlane_core::{CreateMode, DeleteTarget, Sequence, Target};
+pub use state::{STATE_BYTES_MAX, StateStore};
 pub use watch::Watch;

@@ -2,21 +2,23 @@
 
 mod story;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use starlane_core::{Code, Problem};
 
 use crate::cli::demo::DemoArgs;
+use crate::output::Stop;
 use story::{Broken, Story};
 
 /// The bundles that the story needs.
 const BUNDLES: [&str; 4] = ["site", "hello", "counter", "shop"];
 
-/// Tells the story; answers when it ended well, or with what went wrong.
+/// Tells the story; tells too when it does not go on since an answer is not what it should be, and ends with 1 then.
 ///
 /// # Errors
-/// `E-USAGE` when the bundles are not there, `E-INTERNAL` when an answer is not what it should be.
-pub async fn run(args: DemoArgs) -> Result<(), Problem> {
+/// `E-USAGE` when the bundles are not there.
+pub async fn run(args: DemoArgs) -> Result<(), Stop> {
     let bundles = bundles(args.bundles.as_deref())?;
     let folder = Folder::new()?;
     let runtime = tokio::runtime::Handle::current();
@@ -25,10 +27,16 @@ pub async fn run(args: DemoArgs) -> Result<(), Problem> {
         tell(&mut story, &bundles)?;
         Ok::<_, Broken>((end(&mut story, args.keep), folder))
     });
-    let (kept, folder) = told
-        .await
-        .map_err(|error| Problem::new(Code::Internal, format!("the story stopped: {error}")))?
-        .map_err(|broken| Problem::new(Code::Internal, format!("the story does not go on: {broken}")))?;
+    let told =
+        told.await.map_err(|error| Problem::new(Code::Internal, format!("the story stopped: {error}")))?;
+    let (kept, folder) = match told {
+        Ok(end) => end,
+        Err(broken) => {
+            // Who closed the pipe does not want to know.
+            _ = writeln!(anstream::stderr(), "\nThe story does not go on: {broken}");
+            return Err(Stop::Exit(1));
+        }
+    };
     if let Some(mut node) = kept {
         // Ctrl-C reaches the node too; then there is nothing left to keep.
         _ = tokio::task::spawn_blocking(move || node.wait()).await;
@@ -68,7 +76,6 @@ fn a_web_site(story: &mut Story, bundles: &Path) -> Result<(), Broken> {
     story.run(&["create", "localhost:repo<Repo>"])?;
     story.sees(&["entered", "localhost:repo<Repo>"])?;
     publish(story, bundles, "site")?;
-    story.sees(&["site:1.0.0<Bundle>", "Ready"])?;
     story.run(&["set", "localhost{ +bind=localhost:repo:site:1.0.0:/bind/demo.bind }"])?;
     let (status, kind, body) = story.get("/")?;
     story.check("the page is served", "200", &status.to_string())?;
@@ -122,7 +129,7 @@ fn several_mechtrons(story: &mut Story, bundles: &Path) -> Result<(), Broken> {
     let refused =
         story.fails(&["request", "shop:cart^Ext<AddItem>", r#"{"article": "apple", "count": 0}"#], 8)?;
     story.check("one that does not is refused by the validator", "count", &refused)?;
-    let receipt = story.run(&["request", "shop:cart^Ext<Checkout>", "{}"])?;
+    let receipt = story.run(&["request", "shop:cart^Ext<Checkout>"])?;
     story.check("the cart asked for prices", r#""cents":90"#, &receipt)
 }
 
@@ -133,6 +140,7 @@ fn mistakes(story: &mut Story) -> Result<(), Broken> {
     let error = story.fails(&["create", "localhost:a:b<Base>"], 3)?;
     story.check("a parent that is not there", "localhost:a", &error)?;
     story.run(&["create", "localhost:plan<Base>{ +@approved=true }"])?;
+    story.sees(&["localhost:plan<Base>"])?;
     let error = story.fails(&["set", "localhost:plan{ +approved=false }"], 5)?;
     story.check("a property that is locked", "approved", &error)?;
     let left = story.run(&["get", "localhost:plan{ approved }"])?;
@@ -160,7 +168,8 @@ fn a_crash(story: &mut Story) -> Result<(), Broken> {
 fn publish(story: &mut Story, bundles: &Path, name: &str) -> Result<(), Broken> {
     story.run(&["create", &format!("localhost:repo:{name}<BundleSeries>")])?;
     let folder = bundles.join(name);
-    story.run(&["publish", &format!("^[ {} ]-> localhost:repo:{name}:1.0.0", folder.display())]).map(drop)
+    story.run(&["publish", &format!("^[ {} ]-> localhost:repo:{name}:1.0.0", folder.display())])?;
+    story.sees(&[&format!("localhost:repo:{name}:1.0.0<Bundle>"), "Ready"])
 }
 
 fn end(story: &mut Story, keep: bool) -> Option<std::process::Child> {

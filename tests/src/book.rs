@@ -18,34 +18,36 @@ enum Step {
     Command { line: usize, text: String, output: Vec<String>, code: i32 },
 }
 
-/// Runs a page in an empty folder.
+/// Runs pages one after the other, in a folder that is empty at first and with one node.
 ///
 /// # Panics
-/// When something is not as the page says.
-pub fn run(page: &Path) {
-    let text = fs::read_to_string(page).expect("the page is there");
+/// When something is not as the pages say.
+pub fn run(pages: &[&Path]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut node = None;
     let mut here = folder.path().to_owned();
-    let mut typed = 0;
-    for step in steps(&text) {
-        match step {
-            Step::File { path, content } => {
-                let path = here.join(path);
-                fs::create_dir_all(path.parent().expect("a file is in a folder"))
-                    .expect("the folder can be made");
-                fs::write(path, content).expect("the file can be written");
-            }
-            Step::Command { text, .. } if text == "starlane serve" => node = Some(Node::start()),
-            Step::Command { text, .. } if text.starts_with("cd ") => here = here.join(&text[3..]),
-            Step::Command { line, text, output, code } => {
-                let node = node.as_ref().expect("the page starts a node first");
-                type_in(page, line, &text, &output, code, node, &here);
-                typed += 1;
+    for page in pages {
+        let text = fs::read_to_string(page).expect("the page is there");
+        let mut typed = 0;
+        for step in steps(&text) {
+            match step {
+                Step::File { path, content } => {
+                    let path = here.join(path);
+                    fs::create_dir_all(path.parent().expect("a file is in a folder"))
+                        .expect("the folder can be made");
+                    fs::write(path, content).expect("the file can be written");
+                }
+                Step::Command { text, .. } if text == "starlane serve" => node = Some(Node::start()),
+                Step::Command { text, .. } if text.starts_with("cd ") => here = here.join(&text[3..]),
+                Step::Command { line, text, output, code } => {
+                    let node = node.as_ref().expect("the first page starts a node");
+                    type_in(page, line, &text, &output, code, node, &here);
+                    typed += 1;
+                }
             }
         }
+        assert!(typed > 0, "{} shows no command", page.display());
     }
-    assert!(typed > 0, "{} shows no command", page.display());
 }
 
 fn type_in(page: &Path, line: usize, text: &str, expected: &[String], code: i32, node: &Node, here: &Path) {
@@ -60,6 +62,7 @@ fn type_in(page: &Path, line: usize, text: &str, expected: &[String], code: i32,
         .env("PATH", path)
         .env("STARLANE_DATA", node.data())
         .env("NO_COLOR", "1")
+        .env_remove("CARGO_TARGET_DIR")
         .output()
         .expect("a shell runs");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -1,23 +1,14 @@
 //! The tutorial, typed exactly as it is written.
 
+use std::path::{Path, PathBuf};
+
 use tests::{book, root};
 
+/// The lessons build on each other; the last page does all of them again in the older spelling.
 #[test]
-fn lesson_1_a_site_from_a_bundle() {
-    book::run(&root().join("docs/tutorial/1-site.md"));
-}
-
-#[test]
-fn lesson_2_an_app_behind_the_bind() {
-    book::run(&root().join("docs/tutorial/2-app.md"));
-}
-
-#[test]
-fn lesson_3_a_dynamic_app_from_a_script() {
-    book::run(&root().join("docs/tutorial/3-dynamic.md"));
-}
-
-#[test]
-fn all_lessons_in_the_older_spelling() {
-    book::run(&root().join("docs/tutorial/older-spelling.md"));
+fn the_tutorial_works_as_written_in_both_spellings() {
+    let lessons = ["1-site.md", "2-app.md", "3-dynamic.md", "older-spelling.md"];
+    let pages: Vec<PathBuf> =
+        lessons.iter().map(|lesson| root().join("docs/tutorial").join(lesson)).collect();
+    book::run(&pages.iter().map(PathBuf::as_path).collect::<Vec<&Path>>());
 }

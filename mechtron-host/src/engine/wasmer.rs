@@ -59,13 +59,14 @@ impl Engine for Wasmer {
         let mut imports = Vec::new();
         for import in module.imports() {
             let known = Import::find(import.module(), import.name());
-            let known = known.ok_or_else(|| format!("unknown import {}.{}", import.module(), import.name()))?;
+            let known =
+                known.ok_or_else(|| format!("unknown import {}.{}", import.module(), import.name()))?;
             imports.push((import.module().to_owned(), import.name().to_owned(), known));
         }
         let exports = Entry::ALL.map(|entry| {
-            module.exports().any(|export| {
-                export.name() == entry.name() && matches!(export.ty(), ExternType::Function(_))
-            })
+            module
+                .exports()
+                .any(|export| export.name() == entry.name() && matches!(export.ty(), ExternType::Function(_)))
         });
         Ok(Box::new(Loaded { engine, module, imports, exports }))
     }

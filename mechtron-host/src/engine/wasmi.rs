@@ -1,8 +1,8 @@
 //! wasmi: an interpreter, for small devices and as the twin in conformance tests.
 
 use wasmi::{
-    Config, Engine as Inner, Extern, ExternType, Func, FuncType, Global, Instance, Linker, Memory, Module, Store,
-    StoreLimits, StoreLimitsBuilder, Val, ValType,
+    Config, Engine as Inner, Extern, ExternType, Func, FuncType, Global, Instance, Linker, Memory, Module,
+    Store, StoreLimits, StoreLimitsBuilder, Val, ValType,
 };
 
 use super::{Clamp, Code, Engine, Entry, Guest, Shape, Trap};
@@ -95,18 +95,17 @@ impl Code for Loaded {
             .build();
         let mut store = Store::new(&self.engine, Seen { env, limits });
         store.limiter(|seen| &mut seen.limits);
-        let instance: Instance = self
-            .linker
-            .instantiate_and_start(&mut store, &self.module)
-            .map_err(|error| error.to_string())?;
+        let instance: Instance =
+            self.linker.instantiate_and_start(&mut store, &self.module).map_err(|error| error.to_string())?;
         let memory = instance.get_memory(&store, "memory").ok_or("it exports no memory")?;
         let ticks = instance.get_global(&store, TICKS).ok_or("it has no counter of ticks")?;
         let mut calls = [None; Entry::ALL.len()];
         for entry in Entry::ALL {
-            calls[entry as usize] =
-                self.module.get_export(entry.name()).filter(|ty| matches!(ty, ExternType::Func(_))).and_then(
-                    |_| instance.get_func(&store, entry.name()),
-                );
+            calls[entry as usize] = self
+                .module
+                .get_export(entry.name())
+                .filter(|ty| matches!(ty, ExternType::Func(_)))
+                .and_then(|_| instance.get_func(&store, entry.name()));
         }
         Ok(Box::new(Running { store, memory, ticks, calls }))
     }

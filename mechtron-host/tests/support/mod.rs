@@ -13,8 +13,8 @@ use futures::future::BoxFuture;
 use mechtron_abi::{CallHead, Header as FrameHeader, Kind, ReplyHead, Writer};
 use mechtron_host::{Activation, Config, Durability, EngineKind, Host, ManualClock, Module, Outside};
 use starlane_core::{
-    Agent, Body, CallChain, Code, Epoch, Header, Headers, Message, MessageId, Method, Outcome, Payload, Phase,
-    Point, Refusal, Reply, Request, Status,
+    Agent, Body, CallChain, Code, Epoch, Header, Headers, Message, MessageId, Method, Outcome, Payload,
+    Phase, Point, Refusal, Reply, Request, Status,
 };
 use tokio::sync::{mpsc, watch};
 

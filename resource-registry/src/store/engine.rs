@@ -157,7 +157,15 @@ impl<A: Apply> Engine<A> {
             let database = database.as_ref().ok_or(Failure::Damaged("the file is not open"))?;
             apply.load(&database.begin_read()?)
         })?;
-        let writer = Writer { queue, file: file.clone(), apply, last_group: 1, failed_at: None };
+        let writer = Writer {
+            queue,
+            file: file.clone(),
+            apply,
+            waiting: Vec::new(),
+            last_group: 1,
+            last_took: Duration::ZERO,
+            failed_at: None,
+        };
         let writer = std::thread::Builder::new()
             .name("registry-writer".into())
             .spawn(move || writer.run())
@@ -337,39 +345,62 @@ struct Writer<A: Apply> {
     queue: Receiver<A::Job>,
     file: Arc<OpenFile>,
     apply: A,
+    /// What came while the last group was written.
+    waiting: Vec<A::Job>,
     /// The weight of the last group: who waited for it may well be back in a moment.
     last_group: usize,
+    /// How long the last group took: waiting for the next is not worth more.
+    last_took: Duration,
     failed_at: Option<Instant>,
 }
 
 impl<A: Apply> Writer<A> {
     fn run(mut self) {
         while let Some(jobs) = self.gather() {
+            let start = Instant::now();
             let result = self.write(&jobs);
             if let Err(error) = &result {
                 tracing::warn!(%error, "a group of commits failed");
             }
+            self.last_took = start.elapsed();
+            self.last_group = jobs.iter().map(A::weight).sum();
+            self.take_waiting();
             self.apply.settle(jobs, result);
         }
     }
 
-    /// The next group; `None` when nobody can send any more.
+    fn take_waiting(&mut self) {
+        let mut weight = 0;
+        while weight < GROUP_MAX
+            && let Ok(job) = self.queue.try_recv()
+        {
+            weight += A::weight(&job);
+            self.waiting.push(job);
+        }
+    }
+
+    /// The next group; `None` when nobody can send any more. It is complete when all are back that waited for the last
+    /// one, so that callers who come one after the other share a sync, and nobody waits who is alone.
     fn gather(&mut self) -> Option<Vec<A::Job>> {
-        let first = match self.queue.try_recv() {
-            Ok(job) => job,
-            Err(TryRecvError::Empty) if self.apply.has_chores() && self.failed_at.is_none() => {
-                return Some(Vec::new());
-            }
-            Err(_) => self.queue.recv().ok()?,
-        };
-        let mut weight = A::weight(&first);
-        let mut jobs = vec![first];
-        let until = Instant::now() + GATHER;
+        let mut jobs = std::mem::take(&mut self.waiting);
+        let waited: usize = jobs.iter().map(A::weight).sum();
+        if jobs.is_empty() {
+            jobs.push(match self.queue.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Empty) if self.apply.has_chores() && self.failed_at.is_none() => {
+                    return Some(jobs);
+                }
+                Err(_) => self.queue.recv().ok()?,
+            });
+        }
+        let mut weight: usize = jobs.iter().map(A::weight).sum();
+        let complete = GROUP_MAX.min(waited + self.last_group);
+        let until = Instant::now() + GATHER.min(self.last_took);
         while weight < GROUP_MAX {
             let next = match self.queue.try_recv() {
                 Ok(job) => job,
                 Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) if weight >= self.last_group => break,
+                Err(TryRecvError::Empty) if weight >= complete => break,
                 Err(TryRecvError::Empty) => {
                     match self.queue.recv_timeout(until.saturating_duration_since(Instant::now())) {
                         Ok(job) => job,
@@ -380,7 +411,6 @@ impl<A: Apply> Writer<A> {
             weight += A::weight(&next);
             jobs.push(next);
         }
-        self.last_group = weight;
         Some(jobs)
     }
 

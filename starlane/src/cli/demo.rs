@@ -34,5 +34,5 @@ pub struct DemoArgs {
 
 /// Tells the story.
 pub(super) async fn run(_session: &Session, args: DemoArgs) -> Result<(), Stop> {
-    Ok(crate::demo::run(args).await?)
+    crate::demo::run(args).await
 }

@@ -138,9 +138,9 @@ impl Story {
         self.ends(arguments, 0).map(|(out, _)| out)
     }
 
-    /// Types a command that must fail with a code. Answers its message.
+    /// Types a command that must fail with a code. Answers what it printed.
     pub(super) fn fails(&mut self, arguments: &[&str], code: i32) -> Result<String, Broken> {
-        self.ends(arguments, code).map(|(_, err)| err)
+        self.ends(arguments, code).map(|(out, err)| out + &err)
     }
 
     fn ends(&mut self, arguments: &[&str], expected: i32) -> Result<(String, String), Broken> {

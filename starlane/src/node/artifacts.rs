@@ -24,7 +24,7 @@ struct Inner {
     registry: Registry,
     blobs: BlobStore,
     host: Host,
-    binds: Cache<Digest, Arc<Bind>>,
+    binds: Cache<(Digest, Point), Arc<Bind>>,
     configs: Cache<Digest, Arc<Config>>,
     modules: Cache<Digest, Arc<Module>>,
 }
@@ -50,19 +50,33 @@ impl Artifacts {
                 format!("the bind of `{}` is not a point: `{value}`", resource.point),
             )
         })?;
-        self.bind(&point).await.map(Some).map_err(super::router::refusal)
+        self.bind(&point, &resource.point).await.map(Some).map_err(super::router::refusal)
     }
 
-    /// The bind in an artifact.
-    pub(super) async fn bind(&self, point: &Point) -> Result<Arc<Bind>, Problem> {
-        let parse = |text: String| Bind::parse(&text, point.as_str());
-        self.text(&self.0.binds, point, parse).await
+    /// The bind in an artifact, as it is for the resource `here`.
+    pub(super) async fn bind(&self, point: &Point, here: &Point) -> Result<Arc<Bind>, Problem> {
+        let blob = self.artifact(point)?;
+        let key = (blob.digest, here.clone());
+        if let Some(kept) = self.0.binds.get(&key) {
+            return Ok(kept);
+        }
+        let text = self.text(&blob, point).await?;
+        let bind = Bind::parse(&text, point.as_str()).and_then(|bind| bind.at(here, Some(&point.holder())));
+        let bind = Arc::new(bind.map_err(|problem| problem.at(point))?);
+        self.0.binds.insert(key, bind.clone());
+        Ok(bind)
     }
 
     /// The config in an artifact.
     pub(super) async fn config(&self, point: &Point) -> Result<Arc<Config>, Problem> {
-        let parse = |text: String| Config::parse(&text, point.as_str());
-        self.text(&self.0.configs, point, parse).await
+        let blob = self.artifact(point)?;
+        if let Some(kept) = self.0.configs.get(&blob.digest) {
+            return Ok(kept);
+        }
+        let text = self.text(&blob, point).await?;
+        let config = Arc::new(Config::parse(&text, point.as_str()).map_err(|problem| problem.at(point))?);
+        self.0.configs.insert(blob.digest, config.clone());
+        Ok(config)
     }
 
     /// The module in an artifact, compiled.
@@ -75,25 +89,13 @@ impl Artifacts {
         self.0.modules.get_or_insert_async(&blob.digest, compile).await
     }
 
-    async fn text<T>(
-        &self,
-        kept: &Cache<Digest, Arc<T>>,
-        point: &Point,
-        parse: impl FnOnce(String) -> Result<T, Problem>,
-    ) -> Result<Arc<T>, Problem> {
-        let blob = self.artifact(point)?;
-        if let Some(found) = kept.get(&blob.digest) {
-            return Ok(found);
-        }
-        let bytes = self.0.blobs.read(&blob, TEXT_BYTES_MAX).await?;
-        let text = String::from_utf8(bytes.to_vec()).map_err(|error| {
+    async fn text(&self, blob: &Blob, point: &Point) -> Result<String, Problem> {
+        let bytes = self.0.blobs.read(blob, TEXT_BYTES_MAX).await?;
+        String::from_utf8(bytes.to_vec()).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             Problem::new(Code::ArtifactInvalid, format!("`{point}` is not text: byte {at} is not UTF-8"))
                 .at(point)
-        })?;
-        let parsed = Arc::new(parse(text).map_err(|problem| problem.at(point))?);
-        kept.insert(blob.digest, parsed.clone());
-        Ok(parsed)
+        })
     }
 
     fn artifact(&self, point: &Point) -> Result<Blob, Problem> {

@@ -57,7 +57,7 @@ impl Provision {
         depth: usize,
     ) -> BoxFuture<'a, Result<Created, Problem>> {
         Box::pin(async move {
-            self.check(&kind, &changes).await?;
+            self.check(target_point(&target), &kind, &changes).await?;
             let configured = changes.iter().any(|change| sets(change, "config"));
             let status = if configured {
                 Status::because(Phase::Init, "its config is being installed")
@@ -96,7 +96,7 @@ impl Provision {
         if let Some(config) = self.config(&created.resource).await? {
             let set = beneath(config.set, changes);
             if !set.is_empty() {
-                self.check(&created.resource.kind, &set).await?;
+                self.check(point, &created.resource.kind, &set).await?;
                 self.registry.set(by, point, set, None).await?;
             }
             let install = if created.outcome == Outcome::New { config.install } else { Vec::new() };
@@ -132,11 +132,11 @@ impl Provision {
         expect: Option<Revision>,
     ) -> Result<Arc<Resource>, Problem> {
         let before = self.registry.get(point).ok_or_else(|| not_found(&self.registry, point))?;
-        self.check(&before.kind, &changes).await?;
+        self.check(point, &before.kind, &changes).await?;
         if let Some(artifact) = changes.iter().find_map(|change| set_point(change, "config")) {
             let config = self.resolve(&artifact, point).await?;
             let set = beneath(config.set, &changes);
-            self.check(&before.kind, &set).await?;
+            self.check(point, &before.kind, &set).await?;
             changes.extend(set);
         }
         let resource = self.registry.set(by, point, changes, expect).await?;
@@ -184,7 +184,7 @@ impl Provision {
     }
 
     /// Checks that artifacts which properties name exist and are what they should be.
-    async fn check(&self, kind: &Kind, changes: &[PropertyChange]) -> Result<(), Problem> {
+    async fn check(&self, here: &Point, kind: &Kind, changes: &[PropertyChange]) -> Result<(), Problem> {
         for change in changes {
             let PropertyChange::Set { key, value, .. } = change else { continue };
             let key = key.as_str();
@@ -199,7 +199,7 @@ impl Provision {
                 .help("write the artifact's whole point: `shop:repo:site:1.0.0:/bind/site.bind`"));
             };
             match key {
-                "bind" => self.artifacts.bind(&point).await.map(drop)?,
+                "bind" => self.artifacts.bind(&point, here).await.map(drop)?,
                 "wasm.src" => self.artifacts.module(&point).await.map(drop)?,
                 _ => {
                     let config = self.artifacts.config(&point).await?;
@@ -213,6 +213,14 @@ impl Provision {
             }
         }
         Ok(())
+    }
+}
+
+/// Where it is made, or, while the number is not known, below what.
+fn target_point(target: &Target) -> &Point {
+    match target {
+        Target::Point(point) => point,
+        Target::Sequence(sequence) => &sequence.parent,
     }
 }
 
