@@ -27,6 +27,7 @@ mod help;
 mod logs;
 mod new;
 mod node;
+mod permission;
 mod publish;
 mod read;
 mod request;
@@ -141,6 +142,13 @@ enum Command {
     /// Run the statements of a file
     Script(script::ScriptArgs),
 
+    /// Change permissions
+    #[command(hide = true)]
+    Grant(permission::PermissionArgs),
+    /// Change the owner of resources
+    #[command(hide = true)]
+    Chown(permission::PermissionArgs),
+
     // The mesh and this program
     /// Show the nodes of the mesh
     Node(node::NodeArgs),
@@ -219,6 +227,8 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Stop> {
         Command::Logs(args) => logs::run(session, args).await,
         Command::Exec(args) => exec::run(session, args).await,
         Command::Script(args) => script::run(session, args).await,
+        Command::Grant(args) => permission::run(session, "grant", args).await,
+        Command::Chown(args) => permission::run(session, "chown", args).await,
         Command::Node(args) => node::run(session, args).await,
         Command::Context(args) => context_command::run(session, args).await,
         Command::Completion(args) => completion::run(session, args),

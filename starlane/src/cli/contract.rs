@@ -72,6 +72,10 @@ fn type_of(schema: &Value, schemas: Option<&Value>, depth: usize) -> String {
             return types.join(" | ");
         }
     }
+    // The SDK wraps a field's type in this to give it a description.
+    if let Some([only]) = schema.get("allOf").and_then(Value::as_array).map(Vec::as_slice) {
+        return type_of(only, local, depth);
+    }
     match schema.get("type") {
         Some(Value::String(name)) => named_type(name, schema, local, depth),
         Some(Value::Array(names)) => {
@@ -112,6 +116,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_type_with_a_description_of_its_own_is_its_type() {
+        let integer = json!({ "type": "integer", "minimum": 0 });
+        let field = json!({ "allOf": [integer], "description": "How much." });
+        let schema = json!({ "type": "object", "properties": { "by": field }, "required": ["by"] });
+        assert_eq!(type_of(&schema, None, 0), "{by: integer}");
+    }
 
     fn shown(contract: &Value) -> Vec<String> {
         let mut shown = Vec::new();
