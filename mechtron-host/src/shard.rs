@@ -153,6 +153,8 @@ pub struct Info {
     pub shard: usize,
     /// Messages that wait, and messages that are being handled.
     pub queue: usize,
+    /// Those of them that are being handled.
+    pub handling: usize,
     /// Messages that were handled in this process.
     pub handled: u64,
     /// Restarts in this process.
@@ -405,11 +407,14 @@ impl Shard {
             Event::Saved(point, serial, saved) => self.saved(&point, serial, saved),
             Event::Swap(point) => {
                 if let Some(at) = self.points.get(&point).copied() {
+                    // Who does not run waits for the change, and begins with a clean slate.
                     if let Some(slot) = self.slot(at)
-                        && slot.phase == Step::Failed
+                        && matches!(slot.phase, Step::Asleep | Step::Failed)
                     {
+                        slot.phase = Step::Asking;
                         slot.not_before = 0;
                         slot.restarts.clear();
+                        slot.reason = None;
                     }
                     self.ask_activation(at);
                 }
@@ -666,8 +671,12 @@ impl Shard {
             }
             Err(refusal) => {
                 // What ran before goes on.
+                if slot.phase == Step::Asking {
+                    slot.phase = Step::Asleep;
+                }
                 let status = Status::because(Phase::Ready, format!("the change was not taken: {refusal}"));
-                return self.outside.status(point, status);
+                self.outside.status(point, status);
+                return self.make_ready(at);
             }
         };
         match slot.activation.clone() {
@@ -675,13 +684,13 @@ impl Shard {
             Some(_) if slot.live.is_some() => slot.next = Some(activation),
             current => {
                 slot.limits = effective(activation.limits.as_ref(), &host_limits);
-                slot.previous = current.filter(|_| slot.phase != Step::Failed);
+                // Only what once started is worth going back to.
+                slot.previous = current.filter(|_| slot.ready_told);
                 slot.activation = Some(activation);
-                if slot.phase == Step::Asking || slot.phase == Step::Failed {
-                    slot.phase = Step::Asleep;
-                    slot.reason = None;
-                }
             }
+        }
+        if slot.phase == Step::Asking {
+            slot.phase = Step::Asleep;
         }
         self.make_ready(at);
     }
@@ -1491,6 +1500,7 @@ impl Shard {
             state,
             shard,
             queue: slot.mailbox.len() + given,
+            handling: given,
             handled: slot.handled,
             restarts: slot.restarts_all,
             memory_bytes: memory,

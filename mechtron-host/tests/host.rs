@@ -143,7 +143,7 @@ on_engines! {
         world.place("shop:a", &probe, Durability::Memory);
         world.number("shop:a", "c").await;
         let running = tokio::spawn(world.host.request(message("shop:a", "w", Duration::from_secs(5))));
-        while world.host.info(&point("shop:a")).await.unwrap().queue == 0 {}
+        world.handles("shop:a").await;
         let waiting = tokio::spawn(world.host.request(message("shop:a", "c", Duration::from_secs(2))));
         while world.host.info(&point("shop:a")).await.unwrap().queue < 2 {}
         world.clock.advance(Duration::from_secs(3));
@@ -155,7 +155,7 @@ on_engines! {
         assert_eq!(short(&late), "Rejected E-EXPIRED");
         let script = Script::default().call(Kind::Request, OWN, "out:never", b"", 1_000).bytes();
         let asking = tokio::spawn(world.host.request(message("shop:a", script, LONG)));
-        while world.host.info(&point("shop:a")).await.unwrap().queue == 0 {}
+        world.handles("shop:a").await;
         world.clock.advance(Duration::from_secs(2));
         assert_eq!(short(&asking.await.unwrap()), "Unknown E-TIMEOUT");
     }
@@ -169,7 +169,7 @@ on_engines! {
         }
         let script = Script::default().request(OWN, "shop:b", b"w").bytes();
         let asking = tokio::spawn(world.host.request(message("shop:a", script, LONG)));
-        while world.host.info(&point("shop:b")).await.unwrap().queue == 0 {}
+        world.handles("shop:b").await;
         asking.abort();
         // A is free again; its request to B was its own and goes on until it gives up.
         assert_eq!(world.number("shop:a", "c").await, 0);
@@ -214,7 +214,7 @@ on_engines! {
         world.place_with("shop:a", &probe, Durability::Memory, |activation| activation.limits = Some(limits));
         world.number("shop:a", "c").await;
         let running = tokio::spawn(world.host.request(message("shop:a", "w", LONG)));
-        while world.host.info(&point("shop:a")).await.unwrap().queue == 0 {}
+        world.handles("shop:a").await;
         let waiting: Vec<_> =
             (0..3).map(|_| tokio::spawn(world.host.request(message("shop:a", "c", LONG)))).collect();
         while world.host.info(&point("shop:a")).await.unwrap().queue < 4 {}
@@ -237,7 +237,7 @@ on_engines! {
         world.place("shop:a", &probe, Durability::Memory);
         world.number("shop:a", "c").await;
         let first = tokio::spawn(world.host.request(message("shop:a", "w", LONG)));
-        while world.host.info(&point("shop:a")).await.unwrap().queue == 0 {}
+        world.handles("shop:a").await;
         // These wait, so that they come as one batch.
         let mut batch = Vec::new();
         for number in 0..10 {

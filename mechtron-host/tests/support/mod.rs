@@ -164,6 +164,11 @@ impl World {
         number(&self.ask(to, op).await)
     }
 
+    /// Waits until a mechtron has a message in its hands.
+    pub async fn handles(&self, at: &str) {
+        while self.host.info(&point(at)).await.unwrap().handling == 0 {}
+    }
+
     pub async fn next_status(&mut self) -> (Phase, String) {
         let (_, status) = self.statuses.recv().await.unwrap();
         (status.phase, status.reason)
