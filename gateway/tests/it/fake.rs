@@ -44,6 +44,8 @@ pub(crate) struct Fake {
     /// What the mesh was told, in order.
     pub(crate) heard: Mutex<Vec<String>>,
     pub(crate) unready: std::sync::atomic::AtomicBool,
+    /// Lets one request through `/gate`.
+    pub(crate) gate: tokio::sync::Notify,
 }
 
 impl Fake {
@@ -172,7 +174,7 @@ impl Mesh for Fake {
             "/never" => std::future::pending().await,
             "/gate" => {
                 self.hear("at the gate");
-                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                self.gate.notified().await;
                 return text(200, "through the gate");
             }
             other => return text(404, &format!("the bind knows no {other}")),

@@ -152,11 +152,12 @@ async fn closing_ends_streams_and_lets_requests_finish() {
     while world.mesh.last() != "at the gate" {
         tokio::task::yield_now().await;
     }
-    let at = world.at.web;
+    let (at, mesh) = (world.at.web, world.mesh.clone());
     let closed = world.close();
     assert!(idle.rest().await.is_empty());
     let ended = String::from_utf8(watch.rest().await).unwrap();
     assert!(ended.ends_with("0\r\n\r\n"), "the stream ends as it should: {ended:?}");
+    mesh.gate.notify_one();
     assert_eq!(busy.reply("GET").await.text(), "through the gate");
     within(closed).await.unwrap();
     assert!(tokio::net::TcpStream::connect(at).await.is_err());
