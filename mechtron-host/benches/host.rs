@@ -1,5 +1,7 @@
 //! What a turn, an activation and a sleeping mechtron cost. Prints a table, and JSON to the file after `--json`.
 
+#![expect(clippy::unwrap_used, reason = "what is unexpected here fails the run")]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 

@@ -151,7 +151,7 @@ impl Instance {
             let least = length.next_multiple_of(1_024).max(INBOX_BYTES);
             let pointer = self.call(Entry::Inbox, least as i32)? as u32;
             let size = self.guest.memory().len() as u64;
-            if pointer == 0 || pointer % 8 != 0 || u64::from(pointer) + u64::from(least) > size {
+            if pointer == 0 || !pointer.is_multiple_of(8) || u64::from(pointer) + u64::from(least) > size {
                 return Err(Ended::violation(format!("it has no inbox of {least} bytes")));
             }
             (self.inbox, self.capacity) = (pointer, least);

@@ -91,7 +91,7 @@ pub(crate) fn rewrite(wasm: &[u8]) -> Result<Vec<u8>, Error> {
             }
             // Everything that comes after the exports is held back until the start function is known.
             Payload::ElementSection(_) | Payload::DataCountSection { .. } | Payload::DataSection(_) => {
-                if exports.len() > 0 {
+                if !exports.is_empty() {
                     module.section(&std::mem::take(&mut exports));
                 }
                 if matches!(payload, Payload::DataSection(_)) && bodies > 0 {
@@ -100,16 +100,14 @@ pub(crate) fn rewrite(wasm: &[u8]) -> Result<Vec<u8>, Error> {
                 }
                 copy(&mut module, &payload, wasm);
             }
-            Payload::CodeSectionStart { .. } => {
-                if exports.len() > 0 {
-                    module.section(&std::mem::take(&mut exports));
-                }
+            Payload::CodeSectionStart { .. } if !exports.is_empty() => {
+                module.section(&std::mem::take(&mut exports));
             }
             Payload::TableSection(_) | Payload::MemorySection(_) => copy(&mut module, &payload, wasm),
             _ => {}
         }
     }
-    if exports.len() > 0 {
+    if !exports.is_empty() {
         module.section(&exports);
     }
     if bodies > 0 {

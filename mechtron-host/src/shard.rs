@@ -12,8 +12,8 @@ use foldhash::fast::RandomState;
 use mechtron_abi::{StartHead, Writer};
 use parking_lot::{Condvar, Mutex};
 use starlane_core::{
-    Agent, Body, CallChain, Code, Header, Message, MessageId, Outcome, Payload, Phase, Point, Refusal, Reply,
-    Request, Status,
+    Agent, Body, Code, Header, Message, MessageId, Outcome, Payload, Phase, Point, Refusal, Reply, Request,
+    Status,
 };
 use tokio::sync::oneshot;
 
@@ -97,6 +97,10 @@ impl Queue {
     }
 
     /// Gives a message to the shard, or back when too many wait.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the mail goes back as it came; boxing it would cost every message"
+    )]
     pub(crate) fn deliver(&self, mail: Mail) -> Result<(), Mail> {
         let mut events = self.events.lock();
         if events.len() >= self.messages_max {
@@ -263,6 +267,8 @@ pub(crate) struct Shard {
     writer: Writer,
     method: String,
     now: Moment,
+    /// Milliseconds since 1970, read with `now` once a round.
+    wall_ms: u64,
     live: usize,
     hand: usize,
     serial: u64,
@@ -309,6 +315,7 @@ impl Shard {
             writer: Writer::new(),
             method: String::new(),
             now: config.clock.now(),
+            wall_ms: config.clock.wall_ms(),
             live: 0,
             hand: 0,
             serial: 0,
@@ -329,6 +336,7 @@ impl Shard {
             let wait = if self.ready.is_empty() { Some(self.until_next()) } else { None };
             queue.take(&mut events, wait);
             self.now = self.config.clock.now();
+            self.wall_ms = self.config.clock.wall_ms();
             for event in events.drain(..) {
                 self.guarded(None, |shard| shard.handle(event));
             }
@@ -884,7 +892,7 @@ impl Shard {
         let Some(activation) = slot.activation.clone() else { return };
         let reentrant = activation.is_reentrant();
         let Some(instance) = live.instance.as_mut() else { return self.run_command(at, &activation) };
-        let wall_ms = self.config.clock.wall_ms();
+        let wall_ms = self.wall_ms;
         let mut any = live.conversation.inputs(&mut self.writer, wall_ms, now);
         let checks = activation.module.contract().checks(&activation.name);
         let mut refused = Vec::new();
@@ -941,7 +949,7 @@ impl Shard {
         let lines = instance.lines();
         if !lines.kept.is_empty() || lines.left_out > 0 {
             let (kept, left_out) = (std::mem::take(&mut lines.kept), std::mem::take(&mut lines.left_out));
-            self.logs.write(&slot.point, self.config.clock.wall_ms(), kept, left_out);
+            self.logs.write(&slot.point, self.wall_ms, kept, left_out);
         }
         Ok(output)
     }
@@ -1029,7 +1037,7 @@ impl Shard {
         for action in actions {
             self.act(at, action, &mut lines);
         }
-        let (now, wall_ms) = (self.now, self.config.clock.wall_ms());
+        let (now, wall_ms) = (self.now, self.wall_ms);
         let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_deref_mut) else { return };
         if !lines.is_empty() {
             let left_out = lines.len().saturating_sub(slot.limits.run_lines);
@@ -1134,7 +1142,7 @@ impl Shard {
         };
         if !reentrant {
             let before = handled.map(|mail| mail.message.header.chain.clone());
-            header.chain = before.unwrap_or_else(CallChain::default).with(slot.point.clone());
+            header.chain = before.unwrap_or_default().with(slot.point.clone());
         }
         let pending = Pending { to: Waits::Mechtron(header.to.clone()), deadline: None };
         live.conversation.requests.insert(token, pending);
@@ -1343,7 +1351,7 @@ impl Shard {
             let (kept, left_out) = (std::mem::take(&mut lines.kept), lines.left_out);
             self.live -= 1;
             if !kept.is_empty() || left_out > 0 {
-                self.logs.write(&point, self.config.clock.wall_ms(), kept, left_out);
+                self.logs.write(&point, self.wall_ms, kept, left_out);
             }
         }
         for (token, pending) in live.conversation.requests.drain() {
@@ -1355,7 +1363,7 @@ impl Shard {
 
     /// Puts a mechtron to sleep, unless a handler waits.
     fn sleep(&mut self, at: u32) {
-        let wall_ms = self.config.clock.wall_ms();
+        let wall_ms = self.wall_ms;
         let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_deref_mut) else { return };
         let Some(live) = slot.live.as_deref_mut() else { return };
         if !live.conversation.is_quiet() || live.held.is_some() {
@@ -1514,13 +1522,13 @@ impl Shard {
     }
 
     fn log_line(&self, point: &Point, level: u8, line: String) {
-        self.logs.write(point, self.config.clock.wall_ms(), vec![(level, line)], 0);
+        self.logs.write(point, self.wall_ms, vec![(level, line)], 0);
     }
 
     /// A UUID of version 7: time, then a count of this shard from a random start.
     fn next_id(&mut self) -> MessageId {
         self.message_id = self.message_id.wrapping_add(1);
-        message_id(self.config.clock.wall_ms(), self.id_base.wrapping_add(self.message_id))
+        message_id(self.wall_ms, self.id_base.wrapping_add(self.message_id))
     }
 }
 

@@ -657,3 +657,121 @@ pub(crate) fn call_time(handled: Option<&Mail>, timeout_ms: u64, now: Moment) ->
         (None, None) => TIMEOUT_MS,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use starlane_core::{Agent, Message, MessageId, Method, Payload};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn mail(deadline: Moment) -> (Mail, oneshot::Receiver<Outcome>) {
+        let [from, to, agent] = ["test:a", "test:b", "test:c"].map(|text| text.parse::<Point>().unwrap());
+        let header =
+            starlane_core::Header::new(MessageId(1), from, to, Agent(agent), Duration::from_millis(deadline));
+        let request = Request {
+            method: Method::ext("Ask").unwrap(),
+            path: "/".into(),
+            headers: Headers::default(),
+            body: Body::default(),
+        };
+        let (sender, receiver) = oneshot::channel();
+        let message = Message { header, payload: Payload::Request(request) };
+        (Mail { message, reply: ReplyTo::Outside(1, sender), deadline }, receiver)
+    }
+
+    /// A conversation in whose last run this many messages were given.
+    fn given(runs: &[usize]) -> Conversation {
+        let mut conversation = Conversation::new();
+        let mut writer = Writer::new();
+        for count in runs {
+            conversation.inputs(&mut writer, 0, 0);
+            for _ in 0..*count {
+                conversation.give(&mut writer, mail(1_000).0, 0, &mut String::new());
+            }
+        }
+        conversation
+    }
+
+    fn read(conversation: &mut Conversation, frames: &[(Kind, u64, &[u8])]) -> Result<Output, Ended> {
+        let mut writer = Writer::new();
+        for (kind, id, payload) in frames {
+            writer.frame(Header::new(*kind, *id), payload);
+        }
+        conversation.read(writer.bytes(), &mut Names::new(), &Limits::default())
+    }
+
+    /// An `ErrorHead`: Failed, code `E`, no detail.
+    const FAILED: &[u8] = &[1, 1, b'E', 0];
+
+    #[test]
+    fn what_becomes_of_messages_when_an_instance_ends() {
+        let ends = |runs: &[usize], reentrant: bool| {
+            let remains = given(runs).end(reentrant);
+            (remains.failed.len(), remains.again.len(), remains.is_search)
+        };
+        assert_eq!(ends(&[1], false), (1, 0, false), "one alone is to blame");
+        assert_eq!(ends(&[5], false), (0, 5, true), "of several nobody knows which");
+        assert_eq!(ends(&[5, 0], false), (1, 4, false), "the first was being handled, the others waited");
+        assert_eq!(ends(&[2, 3], true), (2, 3, false), "in a reentrant one all of an earlier run had begun");
+        assert_eq!(ends(&[0], false), (0, 0, false));
+    }
+
+    #[test]
+    fn a_broken_rule_leaves_everything_as_it_was() {
+        let mut conversation = given(&[2]);
+        assert!(read(&mut conversation, &[(Kind::Fail, 1, FAILED), (Kind::Fail, 1, FAILED)]).is_err());
+        let output = read(&mut conversation, &[(Kind::Fail, 2, FAILED), (Kind::Fail, 1, FAILED)]).unwrap();
+        assert_eq!(output.actions.len(), 2);
+        assert_eq!(conversation.settle(), 2);
+        assert!(conversation.is_quiet());
+    }
+
+    #[test]
+    fn a_cancelled_message_must_be_completed_once_the_guest_knows() {
+        let mut conversation = given(&[1]);
+        assert_eq!(conversation.cancel(|mail| mail.deadline <= 1_000).len(), 1);
+        assert!(read(&mut conversation, &[]).is_ok(), "it was not told yet");
+        assert!(conversation.inputs(&mut Writer::new(), 0, 0));
+        assert!(read(&mut conversation, &[]).is_err());
+        assert!(read(&mut conversation, &[(Kind::Fail, 1, FAILED)]).is_ok());
+    }
+
+    #[test]
+    fn timers_wait_for_the_messages_and_answers_are_taken_once() {
+        let mut conversation = given(&[1]);
+        conversation.set_timer(7, 10);
+        assert!(!conversation.has_input(20));
+        assert_eq!(read(&mut conversation, &[(Kind::Fail, 1, FAILED)]).unwrap().actions.len(), 1);
+        conversation.settle();
+        assert!(conversation.has_input(20));
+        let pending = Pending { to: Waits::Mechtron("test:b".parse().unwrap()), deadline: None };
+        conversation.requests.insert(3, pending);
+        let outcome = || Outcome::Ok(Reply::new(200, "text/plain", ""));
+        assert!(conversation.answer(3, outcome(), &Limits::default()));
+        assert!(!conversation.answer(3, outcome(), &Limits::default()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_output_of_a_guest_panics(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+            let _ = given(&[3]).read(&bytes, &mut Names::new(), &Limits::default());
+        }
+
+        #[test]
+        fn no_payload_of_a_guest_panics(
+            kind in 120_u16..145, id in 0_u64..4, aux in 0_u32..40,
+            payload in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+        ) {
+            let mut bytes = Vec::new();
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(0_u16.to_le_bytes());
+            bytes.extend((payload.len() as u32).to_le_bytes());
+            bytes.extend(id.to_le_bytes());
+            bytes.extend(0_u32.to_le_bytes());
+            bytes.extend(aux.to_le_bytes());
+            bytes.extend(payload);
+            let _ = given(&[3]).read(&bytes, &mut Names::new(), &Limits::default());
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! What a node sees of its host, on both engines.
 
+#![expect(clippy::unwrap_used, reason = "what is unexpected here fails the run")]
+
 mod support;
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! A node as small as can be, and guests in text form.
 
-#![expect(dead_code, reason = "each test file uses its part of it")]
+#![expect(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 
 use std::collections::HashMap;
 use std::future;
@@ -36,7 +36,7 @@ pub struct Node {
     pub save_fails: Mutex<Option<Refusal>>,
     /// Saving waits while this is false.
     pub may_save: watch::Sender<bool>,
-    pub statuses: mpsc::UnboundedSender<(Point, Status)>,
+    pub statuses: mpsc::Sender<(Point, Status)>,
     pub sent: Mutex<Vec<Message>>,
 }
 
@@ -82,7 +82,7 @@ impl Outside for Node {
     }
 
     fn status(&self, point: &Point, status: Status) {
-        let _ = self.statuses.send((point.clone(), status));
+        let _ = self.statuses.try_send((point.clone(), status));
     }
 }
 
@@ -91,7 +91,7 @@ pub struct World {
     pub host: Host,
     pub node: Arc<Node>,
     pub clock: Arc<ManualClock>,
-    pub statuses: mpsc::UnboundedReceiver<(Point, Status)>,
+    pub statuses: mpsc::Receiver<(Point, Status)>,
     pub cache: tempfile::TempDir,
 }
 
@@ -102,7 +102,7 @@ impl World {
 
     pub fn with(engine: EngineKind, change: impl FnOnce(&mut Config)) -> Self {
         let (clock, manual) = mechtron_host::Clock::manual();
-        let (sender, statuses) = mpsc::unbounded_channel();
+        let (sender, statuses) = mpsc::channel(1_024);
         let node = Arc::new(Node {
             activations: Mutex::default(),
             states: Mutex::default(),
