@@ -43,7 +43,7 @@ pub(crate) enum Event {
     /// A message of a mechtron on another shard.
     Route(Mail),
     /// The target is not on this host, or bound: the sender asks outside.
-    Elsewhere(Address, Message),
+    Elsewhere(Address, Message, Moment),
     /// An answer for a mechtron of this shard.
     Answer(Address, Outcome),
     /// Nobody waits for this message any more.
@@ -388,14 +388,17 @@ impl Shard {
                 if let Some(mail) = self.route_here(mail) {
                     match mail.reply {
                         ReplyTo::Mechtron(address) => {
-                            self.outgoing[address.shard as usize]
-                                .push(Event::Elsewhere(address, mail.message));
+                            self.outgoing[address.shard as usize].push(Event::Elsewhere(
+                                address,
+                                mail.message,
+                                mail.deadline,
+                            ));
                         }
                         _ => self.outside.send(mail.message),
                     }
                 }
             }
-            Event::Elsewhere(address, message) => {
+            Event::Elsewhere(address, message, deadline) => {
                 // The mechtron may have given up meanwhile.
                 let waits = self.slot(address.slot).filter(|slot| slot.serial == address.serial).is_some_and(
                     |slot| {
@@ -405,7 +408,7 @@ impl Shard {
                     },
                 );
                 if waits {
-                    self.ask_outside(address, message);
+                    self.ask_outside(address, message, deadline);
                 }
             }
             Event::Answer(address, outcome) => self.answer(address, outcome),
@@ -1164,15 +1167,18 @@ impl Shard {
         }
         if let Some(mail) = self.route_here(mail) {
             match mail.reply {
-                ReplyTo::Mechtron(address) => self.ask_outside(address, mail.message),
+                ReplyTo::Mechtron(address) => self.ask_outside(address, mail.message, mail.deadline),
                 _ => self.outside.send(mail.message),
             }
         }
     }
 
     /// Asks a point that is not a mechtron of this host for one that is.
-    fn ask_outside(&mut self, address: Address, message: Message) {
-        let deadline = self.now + message.header.remaining.as_millis() as u64;
+    fn ask_outside(&mut self, address: Address, mut message: Message, deadline: Moment) {
+        if deadline <= self.now {
+            return self.answer(address, Outcome::Rejected(turn::expired()));
+        }
+        message.header.remaining = Duration::from_millis(deadline - self.now);
         let asked = self.outside.request(message);
         self.task(address, deadline, asked);
     }
