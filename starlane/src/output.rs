@@ -27,7 +27,7 @@ pub enum Format {
     Table,
     /// More columns
     Wide,
-    /// One name or point<Kind> a line
+    /// One name a line
     Name,
     /// One JSON document
     Json,

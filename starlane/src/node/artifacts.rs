@@ -110,7 +110,7 @@ impl Artifacts {
                 "publish a bundle that holds it: `starlane publish '^[ FOLDER ]-> SPACE:REPO:SERIES:1.0.0'`",
             ));
         }
-        files::open(&self.0.registry, point).map(|content| content.blob).map_err(Problem::from)
+        files::open(&self.0.registry, point).map(|content| content.blob)
     }
 }
 

@@ -152,7 +152,7 @@ impl Router {
                         .collect();
                 Outcome::Ok(Reply { status: 200, headers, body: Body::Blob(content.blob) })
             }
-            Err(error) => Outcome::Rejected(refusal(error.into())),
+            Err(error) => Outcome::Rejected(refusal(error)),
         }
     }
 
