@@ -199,7 +199,8 @@ impl BlobStore {
         bytes_max: u64,
     ) -> Result<Blob, Error> {
         let mut parts = Parts {
-            content: content.boxed(),
+            // A part may end where the content does, and then the end is asked for twice.
+            content: content.fuse().boxed(),
             waiting: Bytes::new(),
             part_bytes: self.inner.part_bytes,
             left: bytes_max,

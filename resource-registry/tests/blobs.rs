@@ -86,6 +86,18 @@ async fn content_of_every_length_comes_out_as_it_went_in() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_stream_that_may_be_asked_once_is_asked_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path()).await.unwrap();
+    let content = content(2 * 8 * PART + 5);
+    let pieces = pieces(&content, 50_000).into_iter();
+    // An unfolded stream panics when it is polled after its end.
+    let once = stream::unfold(pieces, |mut pieces| async move { pieces.next().map(|piece| (piece, pieces)) });
+    let blob = store.put(once, u64::MAX).await.unwrap();
+    assert_eq!(blob.digest, digest(&content));
+}
+
+#[tokio::test]
 async fn a_store_opened_again_has_what_it_had() {
     let folder = tempfile::tempdir().unwrap();
     let content = content(2 * PART);
