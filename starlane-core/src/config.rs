@@ -296,7 +296,13 @@ fn variable_value(cursor: &mut Cursor<'_>, kind: Option<Kind>) -> Result<Variabl
             return Ok(VariableValue::Json(Arc::new(json)));
         }
     }
+    let span = cursor.token();
     let point = command::point(cursor)?;
+    // In quotes it would be a text.
+    if point.to_string().starts_with('"') {
+        let detail = format!("`{}` is not a point that can stand here", shorten(&point.to_string()));
+        return Err(cursor.problem(span, detail, "not a point").help("a text goes in quotes"));
+    }
     if let Some(text) = point.literal().filter(|_| !point.is_relative()) {
         point.point_of(text).map_err(|problem| within(problem, cursor.source(), 0))?;
     }
@@ -336,6 +342,12 @@ impl fmt::Display for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_need_quotes_is_no_point_in_env() {
+        let problem = Config::parse("App { Env { f = .+:**.:x } }", "").unwrap_err();
+        assert_eq!(problem.place.unwrap().label, "not a point");
+    }
 
     #[test]
     fn env_gives_points_and_values() {
