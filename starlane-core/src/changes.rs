@@ -152,11 +152,24 @@ fn value(cursor: &mut Cursor<'_>, key: &Key) -> Result<ValueTemplate, Problem> {
     if cursor.looks_at("\"") {
         return Template::read(cursor, Bare::POINT).map(ValueTemplate::Text);
     }
+    let start = cursor.at();
     let template = bare_value(cursor)?;
     if template.is_empty() {
         return Err(cursor
             .unexpected(&format!("a value for `{key}`"))
             .help(format!("an empty text is `+{key}=\"\"`; to unset it write `!{key}`")));
+    }
+    // In quotes it would be a text, and bare it cannot become a point.
+    if template.is_relative() && !template.is_plain() {
+        let span = cursor.span_since(start);
+        return Err(cursor
+            .problem_of(
+                Code::PointSyntax,
+                span,
+                "this begins like a relative point and cannot be one",
+                "not a point",
+            )
+            .help("a text goes in quotes"));
     }
     Ok(ValueTemplate::Text(template))
 }

@@ -147,6 +147,14 @@ impl Template {
         matches!(self.parts.first(), Some(Part::Text(text)) if split_relative(text).is_some())
     }
 
+    /// Whether it can be written without quotes.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.parts.iter().all(|part| match part {
+            Part::Text(text) => text.chars().all(is_plain),
+            Part::Variable { .. } => true,
+        })
+    }
+
     pub(crate) fn is_quoted(&self) -> bool {
         self.quoted
     }
