@@ -339,6 +339,15 @@ impl Reader {
         } else {
             cursor.eat_while(|c| is_path_char(Some(c))).to_owned()
         };
+        if quoted && text.is_empty() {
+            let detail = "a path component is empty";
+            return Err(cursor.problem_of(
+                Code::PointSyntax,
+                cursor.span_since(start),
+                detail,
+                "nothing in it",
+            ));
+        }
         if at_step(cursor) && !text.is_empty() {
             return Err(mixed(cursor, start));
         }
