@@ -1,4 +1,5 @@
 //! Content that is larger than the memory it may use.
+#![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
 
 use std::fs;
 use std::io::Write;
