@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use gateway::shapes::{CreateOutcome, Data, Deleted, ExecProblem, Output};
+use gateway::shapes::{CreateOutcome, Created, Data, Deleted, ExecProblem, Output};
 use resource_registry::{BlobStore, Delete, Registry, files};
 use starlane_core::{
     Agent, Bindings, Body, Call, Code, Command, DeleteTarget, Header, Headers, Message, Outcome, Payload,
-    Point, Problem, PropertyChange, Request, Resource, Revision, Script, Selector,
+    Point, Problem, PropertyChange, Request, Resource, Revision, Script,
 };
 
 use super::ids::Ids;
@@ -65,12 +65,8 @@ impl Commands {
         match command {
             Command::Create { mode, target, kind, changes } => {
                 let created = self.provision.create(agent, mode, target, kind, changes).await?;
-                let outcome = match created.outcome {
-                    resource_registry::Outcome::New => CreateOutcome::Created,
-                    resource_registry::Outcome::Existed => CreateOutcome::Existed,
-                    resource_registry::Outcome::Replaced => CreateOutcome::Replaced,
-                };
-                Ok(Output::Created { resource: (*created.resource).clone(), outcome })
+                let Created { resource, outcome } = told(&created);
+                Ok(Output::Created { resource, outcome })
             }
             Command::Set { point, changes } => {
                 let resource = self.set(agent, &point, changes, None).await?;
@@ -217,7 +213,12 @@ pub(super) fn deleted(removed: Vec<(Point, starlane_core::Kind)>) -> Vec<Deleted
     removed.into_iter().map(|(point, kind)| Deleted { point, kind }).collect()
 }
 
-/// A selector in the text of a request.
-pub(super) fn selector(text: &str) -> Result<Selector, Problem> {
-    text.parse()
+/// What a creation made, as the API tells it.
+pub(super) fn told(created: &resource_registry::Created) -> Created {
+    let outcome = match created.outcome {
+        resource_registry::Outcome::New => CreateOutcome::Created,
+        resource_registry::Outcome::Existed => CreateOutcome::Existed,
+        resource_registry::Outcome::Replaced => CreateOutcome::Replaced,
+    };
+    Created { resource: (*created.resource).clone(), outcome }
 }

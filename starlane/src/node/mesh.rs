@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use gateway::shapes::{
-    Create, CreateMode, CreateOutcome, Created, Deleted, Description, ExecProblem, Info, LogLine, NodeInfo,
-    Output, Page, Published,
+    Create, CreateMode, Created, Deleted, Description, ExecProblem, Info, LogLine, NodeInfo, Output, Page,
+    Published,
 };
 use gateway::{Content, Expect, Mesh, Selection, SpaceState, Upload};
 use mechtron_host::{Host, State};
@@ -18,7 +18,7 @@ use starlane_core::{
     ResumeToken, Revision, Selector, Target,
 };
 
-use super::commands::Commands;
+use super::commands::{Commands, told};
 use super::ids::Ids;
 use super::metrics;
 use super::provision::Provision;
@@ -72,12 +72,7 @@ impl Mesh for NodeMesh {
             CreateMode::Override => starlane_core::CreateMode::Override,
         };
         let created = self.provision.create(&agent, mode, target, create.kind, changes.collect()).await?;
-        let outcome = match created.outcome {
-            resource_registry::Outcome::New => CreateOutcome::Created,
-            resource_registry::Outcome::Existed => CreateOutcome::Existed,
-            resource_registry::Outcome::Replaced => CreateOutcome::Replaced,
-        };
-        Ok(Created { resource: (*created.resource).clone(), outcome })
+        Ok(told(&created))
     }
 
     async fn get(&self, _agent: Agent, point: Point) -> Result<Resource, Problem> {

@@ -172,7 +172,7 @@ impl Provision {
 
     /// Goes on with installs that a crash interrupted.
     pub(super) async fn recover(&self, by: &Agent) -> Result<(), Problem> {
-        let interrupted = super::commands::selector("**[status = Init and exists(config)]")?;
+        let interrupted = "**[status = Init and exists(config)]".parse()?;
         for resource in self.registry.select(&interrupted, usize::MAX, None)?.resources {
             let created = Created { resource: resource.clone(), outcome: Outcome::New };
             if let Err(problem) = self.install(by, &created, &[], 0).await {
