@@ -15,6 +15,7 @@ mod header;
 mod kind;
 mod message;
 mod nearest;
+mod node;
 mod problem;
 mod property;
 mod quote;
@@ -36,6 +37,7 @@ pub use message::{
     Agent, Blob, Body, CallChain, Digest, DigestError, Header, Headers, Message, MessageId, Method,
     MethodFamily, Outcome, Payload, Priority, Refusal, Reply, Request, Signal, Trace,
 };
+pub use node::{Generation, NodeId, NodeName, NodeNameError, Role, RoleError};
 pub use problem::{Code, Place, PointerError, Problem, Span};
 pub use property::{Key, KeyError, Properties, Property, PropertyChange, Value};
 pub use resource::{Epoch, Phase, Resource, Revision, Status, Timestamp};

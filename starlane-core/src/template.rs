@@ -41,6 +41,8 @@ enum Part {
     Variable {
         name: String,
         span: Span,
+        /// Whether it is written as `$1`, which is a variable only where captures are.
+        is_capture: bool,
         /// Whether it stands in quotes inside a text that is parsed later.
         in_quotes: bool,
     },
@@ -177,7 +179,7 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Text(text) => filled.push_str(text),
-                Part::Variable { name, span, in_quotes } => {
+                Part::Variable { name, span, in_quotes, .. } => {
                     let value = value(&filled, name, *span)?;
                     if *in_quotes {
                         // Writing into a string cannot fail.
@@ -382,7 +384,8 @@ impl Builder {
         };
         let Some(close) = close else {
             let name = cursor.eat_while(|c| c.is_ascii_digit()).to_owned();
-            self.parts.push(Part::Variable { name, span: cursor.span_since(start), in_quotes });
+            let span = cursor.span_since(start);
+            self.parts.push(Part::Variable { name, span, is_capture: true, in_quotes });
             return Ok(());
         };
         cursor.bump();
@@ -395,7 +398,8 @@ impl Builder {
                 "write it like `${name}` or `$(name)`; a `$` that is meant itself is `\\$` in quotes",
             ));
         }
-        self.parts.push(Part::Variable { name, span: cursor.span_since(start), in_quotes });
+        let span = cursor.span_since(start);
+        self.parts.push(Part::Variable { name, span, is_capture: false, in_quotes });
         Ok(())
     }
 
@@ -423,10 +427,10 @@ impl Template {
         for (at, part) in self.parts.iter().enumerate() {
             match part {
                 Part::Text(text) => write_text(f, text)?,
-                Part::Variable { name, .. } => {
+                Part::Variable { name, is_capture, .. } => {
                     let digit_follows = matches!(self.parts.get(at + 1),
                         Some(Part::Text(text)) if text.starts_with(|c: char| c.is_ascii_digit()));
-                    if name.bytes().all(|byte| byte.is_ascii_digit()) && !digit_follows {
+                    if *is_capture && !digit_follows {
                         write!(f, "${name}")?;
                     } else {
                         write!(f, "${{{name}}}")?;

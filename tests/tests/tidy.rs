@@ -10,7 +10,7 @@ use serde_json::Value;
 use tests::root;
 
 /// What each crate may use of ours. Arrows point down only.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("starlane-core", &[]),
     ("mechtron-abi", &[]),
     ("mechtron-sdk-macros", &[]),
@@ -18,18 +18,22 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("resource-registry", &["starlane-core"]),
     ("mechtron-host", &["starlane-core", "mechtron-abi"]),
     ("gateway", &["starlane-core"]),
+    ("mesh", &["starlane-core"]),
     ("mechtron-template", &[]),
-    ("starlane", &["starlane-core", "resource-registry", "mechtron-host", "gateway", "mechtron-template"]),
+    ("starlane", &["starlane-core", "resource-registry", "mechtron-host", "gateway", "mesh", "mechtron-template"]),
 ];
 
 /// Which crate alone may use a technology.
-const TECHNOLOGIES: [(&str, &str); 7] = [
+const TECHNOLOGIES: [(&str, &str); 10] = [
     ("wasmer", "mechtron-host"),
     ("wasmi", "mechtron-host"),
     ("redb", "resource-registry"),
     ("object_store", "resource-registry"),
     ("axum", "gateway"),
     ("utoipa", "gateway"),
+    ("quinn", "mesh"),
+    ("rustls", "mesh"),
+    ("rcgen", "mesh"),
     ("clap", "starlane"),
 ];
 
