@@ -20,7 +20,10 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("gateway", &["starlane-core"]),
     ("mesh", &["starlane-core"]),
     ("mechtron-template", &[]),
-    ("starlane", &["starlane-core", "resource-registry", "mechtron-host", "gateway", "mesh", "mechtron-template"]),
+    (
+        "starlane",
+        &["starlane-core", "resource-registry", "mechtron-host", "gateway", "mesh", "mechtron-template"],
+    ),
 ];
 
 /// Which crate alone may use a technology.
