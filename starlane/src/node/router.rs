@@ -1,7 +1,7 @@
 //! Where a message goes: through the bind of its receiver, to its code, or to its content.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
 use mechtron_host::Host;
@@ -124,7 +124,7 @@ impl Router {
             return self.host.request(Message { header, payload: Payload::Request(request) }).await;
         }
         match resource.kind.base {
-            Base::File | Base::Artifact => self.content(&request, &resource.point),
+            Base::File | Base::Artifact => self.content(&request, &header.to),
             Base::FileSystem if request.method.family == MethodFamily::Http => {
                 let path = request.path.split('?').next().unwrap_or("/");
                 match resource.point.join_path(path) {
@@ -146,10 +146,14 @@ impl Router {
         }
         match files::open(&self.registry, point) {
             Ok(content) => {
-                let headers: Headers =
-                    [("content-type", content.content_type.as_str()), ("etag", content.etag.as_str())]
-                        .into_iter()
-                        .collect();
+                let mut headers = Headers::default();
+                headers.set("content-type", &content.content_type);
+                headers.set("etag", &format!("\"{}\"", content.etag));
+                let modified = UNIX_EPOCH + Duration::from_millis(content.modified.0);
+                headers.set("last-modified", &httpdate::fmt_http_date(modified));
+                if !point.is_directory() && self.registry.get(point).is_none() {
+                    headers.set(gateway::IS_DIRECTORY, "true");
+                }
                 Outcome::Ok(Reply { status: 200, headers, body: Body::Blob(content.blob) })
             }
             Err(error) => Outcome::Rejected(refusal(error)),
@@ -157,10 +161,12 @@ impl Router {
     }
 
     fn resource(&self, point: &Point) -> Result<Arc<Resource>, Refusal> {
-        // The content of a directory stands for itself, whether it was written with its `/` or not.
-        self.registry
-            .get(point)
-            .ok_or_else(|| Refusal::new(Code::NotFound, format!("nothing is at `{point}`")))
+        let found = self.registry.get(point).or_else(|| {
+            // A directory, written without its `/`.
+            point.path().filter(|_| !point.is_directory())?;
+            self.registry.get(&format!("{point}/").parse().ok()?)
+        });
+        found.ok_or_else(|| Refusal::new(Code::NotFound, format!("nothing is at `{point}`")))
     }
 }
 
