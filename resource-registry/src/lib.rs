@@ -25,7 +25,7 @@ mod watch;
 
 pub use archive::Limits;
 pub use blob::BlobStore;
-pub use content::named_blobs;
+pub use content::{CONTENT_KEYS, named_blobs};
 pub use error::Error;
 pub use registry::{
     BATCH_MAX, Backing, Clock, Config, Create, Created, Delete, Done, LogChange, LogEntry, LogOf, Op,

@@ -54,6 +54,7 @@ fn mistakes_say_what_to_do_next_and_change_nothing() {
     publish(&node, bundle.path(), "1.0.0");
     node.exec("create shop:kinds<Base>; create shop:kinds:order<Kind>{ +schema=shop:repo:it:1.0.0:/schema/order.json }").ok();
     node.exec("create shop:plan<Base>{ +@approved=true }; create shop:plan:part<Base>").ok();
+    node.exec("create shop:files<FileSystem>; write shop:files:/a.txt \"milk\"").ok();
     let api = Api::of(&node);
     let mut before = revision(&api);
     let mut wrong = String::new();
@@ -99,6 +100,10 @@ fn mistakes_say_what_to_do_next_and_change_nothing() {
         ),
         ("delete shop:plan", 5, "E-HAS-CHILDREN", "-r"),
         ("delete shop:nothing", 3, "E-NOT-FOUND", "select"),
+        ("delete shop:repo:it:1.0.0:/wasm/not.wasm", 2, "E-KIND-RESERVED", "delete -r shop:repo:it:1.0.0"),
+        ("set shop:repo:it:1.0.0{ +title=x }", 2, "E-KIND-RESERVED", "publish"),
+        ("set shop:files:/a.txt{ +digest=aaaa }", 2, "E-PROPERTY-VALUE", "starlane cp"),
+        ("create shop:files:/b.txt<File>{ +size=9 }", 2, "E-PROPERTY-VALUE", "starlane cp"),
         ("select shop:**[total >", 2, "E-SYNTAX", "┬"),
         ("select shop:(^1.x.y)", 2, "E-SYNTAX", "┬"),
         ("make shop:x<Base>", 2, "E-SYNTAX", "┬"),

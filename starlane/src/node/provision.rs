@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use gateway::shapes::Deleted;
 use mechtron_host::Host;
-use resource_registry::{Create, Created, Delete, Outcome, Registry, StateStore};
+use resource_registry::{CONTENT_KEYS, Create, Created, Delete, Outcome, Registry, StateStore};
 use starlane_core::{
-    Agent, Code, Command, CreateMode, Key, Kind, Phase, Point, Problem, PropertyChange, ResolvedConfig,
+    Agent, Base, Code, Command, CreateMode, Key, Kind, Phase, Point, Problem, PropertyChange, ResolvedConfig,
     Resource, Revision, Status, Target,
 };
 
@@ -238,6 +238,14 @@ impl Provision {
 
     /// Checks that artifacts which properties name exist and are what they should be.
     async fn check(&self, here: &Point, kind: &Kind, changes: &[PropertyChange]) -> Result<(), Problem> {
+        if kind.base == Base::File
+            && let Some(change) = changes.iter().find(|change| CONTENT_KEYS.contains(&change.key().as_str()))
+        {
+            let detail =
+                format!("`{}` of `{here}` tells its content, so only a write changes it", change.key());
+            let help = format!("write the content: `starlane cp FILE {here}`");
+            return Err(Problem::new(Code::PropertyValue, detail).at(here).help(help));
+        }
         for change in changes {
             let PropertyChange::Set { key, value, .. } = change else { continue };
             let key = key.as_str();
