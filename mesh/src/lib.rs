@@ -5,5 +5,7 @@
 //! local side, and who may be whom is said by [`Credentials`].
 
 mod credentials;
+pub mod identity;
 
 pub use credentials::{Credentials, Peer};
+pub use identity::Identity;
