@@ -48,7 +48,7 @@ pub(crate) use key::{NodeKey, fingerprint, requested};
 pub(crate) use leaf::Leaf;
 use renewal::Step;
 pub(crate) use tls::newcomer;
-pub(crate) use verify::{Ended, member};
+pub(crate) use verify::{Ended, member, pinned};
 
 const CERTIFICATE_FILE: &str = "node.pem";
 const GENERATION_FILE: &str = "generation";
@@ -435,10 +435,6 @@ impl Final for Error {
 impl Shared {
     pub(crate) fn now(&self) -> UnixSeconds {
         (self.clock)()
-    }
-
-    pub(crate) fn me(&self) -> &Peer {
-        &self.me
     }
 
     pub(crate) fn key(&self) -> &NodeKey {

@@ -6,6 +6,9 @@
 
 mod credentials;
 pub mod identity;
+pub mod join;
+pub mod proof;
+pub mod token;
 
 pub use credentials::{Credentials, Peer};
 pub use identity::Identity;

@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use starlane_core::{NodeName, Role};
 
-pub use kept::{Found, MemoryTokens, TokenRecord, Tokens, TokensError};
+pub use kept::{Found, OutOfReach, TokenRecord, Tokens};
 pub use rules::{Granted, TokenRefused, check};
 
 use crate::identity::Fingerprint;

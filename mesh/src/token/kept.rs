@@ -1,10 +1,8 @@
 //! What the mesh keeps of tokens.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::future::Future;
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use starlane_core::{Key, NodeName, Role};
 
@@ -63,49 +61,17 @@ pub trait Tokens: Send + Sync + 'static {
     ///
     /// # Errors
     /// When that cannot be told now.
-    fn find(&self, id: TokenId) -> impl Future<Output = Result<Option<Found>, TokensError>> + Send;
+    fn find(&self, id: TokenId) -> impl Future<Output = Result<Option<Found>, OutOfReach>> + Send;
 
     /// Deletes a token that is still as it was found. Of all who try, one is told `true`, for ever: it is gone for good
     /// before that one is told.
     ///
     /// # Errors
     /// When it is not known whether it was deleted. Nobody is told `true` for it afterwards if it was.
-    fn take(&self, id: TokenId, revision: u64) -> impl Future<Output = Result<bool, TokensError>> + Send;
+    fn take(&self, id: TokenId, revision: u64) -> impl Future<Output = Result<bool, OutOfReach>> + Send;
 }
 
-/// The tokens are out of reach.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokensError(pub String);
-
-impl fmt::Display for TokensError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the tokens are out of reach: {}", self.0)
-    }
-}
-
-impl std::error::Error for TokensError {}
-
-/// Tokens in memory, for tests.
-#[derive(Debug, Default)]
-pub struct MemoryTokens(Mutex<BTreeMap<TokenId, Found>>);
-
-impl MemoryTokens {
-    /// Keeps a token.
-    pub fn keep(&self, id: TokenId, record: TokenRecord) {
-        let mut all = self.0.lock();
-        let revision = all.len() as u64 + 1;
-        all.insert(id, Found { record, revision });
-    }
-}
-
-impl Tokens for MemoryTokens {
-    async fn find(&self, id: TokenId) -> Result<Option<Found>, TokensError> {
-        Ok(self.0.lock().get(&id).cloned())
-    }
-
-    async fn take(&self, id: TokenId, revision: u64) -> Result<bool, TokensError> {
-        let mut all = self.0.lock();
-        let is_same = all.get(&id).is_some_and(|found| found.revision == revision);
-        Ok(is_same && all.remove(&id).is_some())
-    }
-}
+/// What decides is out of reach now; trying again later may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("out of reach")]
+pub struct OutOfReach;
