@@ -368,7 +368,7 @@ impl Identity {
     /// `AuthorityExpired`, and those of [`Identity::adopt`].
     pub fn renew_from(&self, authority: &Authority) -> Result<(), Error> {
         let Shared { key, me, clock, .. } = &*self.shared;
-        let certificate = authority.certify(key.public(), me, (clock)())?;
+        let certificate = authority.certify(key.public(), me, clock())?;
         self.adopt(certificate, authority.trust().clone())
     }
 
@@ -390,24 +390,32 @@ impl Identity {
         // Drawn once for each certificate and each failure, so that looking at it again does not change the time.
         let mut random = draw();
         loop {
-            let (from, to) = self.validity();
-            let due = if self.is_behind() { UnixSeconds(0) } else { renew_at(from, to, random) };
-            let step = renewal::next((self.shared.clock)(), due, failures, failed, random);
+            let due = self.due(random);
+            let step = renewal::next(self.shared.now(), due, failures, failed, random);
             if let Step::Wait(wait) = step {
                 tokio::time::sleep(wait).await;
                 continue;
             }
-            match renew().await {
-                Ok(()) => failures = 0,
+            let renewed = renew().await;
+            random = draw();
+            match renewed {
+                Ok(()) if self.due(random) > self.shared.now() => failures = 0,
                 Err(error) if error.is_final() => return Err(error),
-                Err(error) => {
+                useless => {
                     failures = failures.saturating_add(1);
-                    failed = (self.shared.clock)();
-                    tracing::warn!(%error, failures, "the certificate is not renewed yet");
+                    failed = self.shared.now();
+                    let error =
+                        useless.err().map_or("nothing was gained".to_owned(), |error| error.to_string());
+                    tracing::warn!(error, failures, "the certificate is not renewed yet");
                 }
             }
-            random = draw();
         }
+    }
+
+    /// When to renew.
+    fn due(&self, random: u32) -> UnixSeconds {
+        let (from, to) = self.validity();
+        if self.is_behind() { UnixSeconds(0) } else { renew_at(from, to, random) }
     }
 
     /// How it dials the protocol of joining as a member, to renew.
@@ -466,7 +474,9 @@ impl Shared {
 
 impl Credentials for Identity {
     fn me(&self) -> Peer {
-        self.shared.me.clone()
+        // Later than it counted itself when others knew of a later life.
+        let generation = self.shared.me.generation.max(self.certified());
+        Peer { generation, ..self.shared.me.clone() }
     }
 
     fn server(&self) -> Arc<rustls::ServerConfig> {

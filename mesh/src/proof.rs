@@ -191,6 +191,8 @@ pub struct OneUse {
     pub joined_max: u64,
     /// How many were told that the token is not known.
     pub refused: u64,
+    /// How many got no answer.
+    pub unanswered: u64,
     /// How many certificates were issued.
     pub certificates: u64,
 }
@@ -198,7 +200,7 @@ pub struct OneUse {
 /// Uses each of so many tokens so often at the same time.
 ///
 /// # Errors
-/// Any outcome but joining and `TokenUnknown`.
+/// Any outcome but joining, `TokenUnknown`, and no answer from a machine that is too busy.
 pub async fn one_use(folder: &Path, tokens: u64, uses: u64) -> Result<OneUse, Failure> {
     let (identity, authority) = first_node(&folder.join("first"), "first")?;
     let before = authority.issued();
@@ -215,7 +217,8 @@ pub async fn one_use(folder: &Path, tokens: u64, uses: u64) -> Result<OneUse, Fa
     let door = Door::joining(&identity, service.clone())?;
     let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
     let newcomer = Newcomer::open(Config { folder: folder.join("newcomer"), clock: system_clock() })?;
-    let mut found = OneUse { tokens, uses, joined: 0, joined_max: 0, refused: 0, certificates: 0 };
+    let mut found =
+        OneUse { tokens, uses, joined: 0, joined_max: 0, refused: 0, unanswered: 0, certificates: 0 };
     for round in 0..tokens {
         let token = Token::draw(authority.pin())?;
         let record = TokenRecord::new(&token, Role::Leaf, system_clock()(), TTL_SECONDS);
@@ -232,6 +235,7 @@ pub async fn one_use(folder: &Path, tokens: u64, uses: u64) -> Result<OneUse, Fa
             match outcome {
                 Ok(_) => joined += 1,
                 Err(JoinError::TokenUnknown) => found.refused += 1,
+                Err(JoinError::Unreachable { .. } | JoinError::Lost { .. }) => found.unanswered += 1,
                 Err(error) => return Err(error.into()),
             }
         }

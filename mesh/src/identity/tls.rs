@@ -120,7 +120,7 @@ impl ClientCertVerifier for Clients {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.0.member(&[end_entity.clone()], Ended::Renewable)?;
+        self.0.member(std::slice::from_ref(end_entity), Ended::Renewable)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -159,7 +159,7 @@ impl ServerCertVerifier for Servers {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.0.member(&[end_entity.clone()], Ended::Refused)?;
+        self.0.member(std::slice::from_ref(end_entity), Ended::Refused)?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -148,3 +148,31 @@ impl From<Refused> for rustls::Error {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proof::first_node;
+
+    /// No byte of a certificate can be changed, and none is missing, for it to be believed; and nothing panics.
+    #[test]
+    fn a_certificate_is_believed_as_it_was_signed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (identity, _) = first_node(folder.path(), "first").unwrap();
+        let certificate = identity.certificate();
+        let now = crate::identity::system_clock()();
+        let believed = |bytes: &[u8]| {
+            let shown = [CertificateDer::from(bytes)];
+            member(&shown, &identity.trust(), &Revocations::default(), now, Ended::Renewable).is_ok()
+        };
+        assert!(believed(&certificate));
+        for at in 0..certificate.len() {
+            for bit in 0..8 {
+                let mut changed = certificate.to_vec();
+                changed[at] ^= 1 << bit;
+                assert!(!believed(&changed), "bit {bit} of byte {at}");
+            }
+            assert!(!believed(&certificate[..at]), "cut at {at}");
+        }
+    }
+}

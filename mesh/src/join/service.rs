@@ -176,7 +176,42 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use starlane_core::Generation;
+
     use super::*;
+    use crate::Credentials;
+    use crate::join::{Enrolment, MemoryMembers, MemoryTokens, Renew};
+    use crate::proof::{first_node, member};
+
+    #[tokio::test]
+    async fn a_certificate_is_renewed_for_who_shows_it_and_for_its_key_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (first, authority) = first_node(&at("first"), "first").unwrap();
+        let [(a, _), (b, _)] = ["a", "b"].map(|name| member(&at(name), &authority, name).unwrap());
+        let members = MemoryMembers::default();
+        let desk = Enrolment::new(first.clone(), authority.clone(), MemoryTokens::default(), members);
+        let service = Service::new(Config::default(), first, desk);
+        let ask = async |certificate: &Identity, key: &Identity, shown: &[&Identity]| {
+            let request = Request::Renew(Renew {
+                certificate: certificate.certificate().to_vec(),
+                generation: Generation(1),
+                request: key.shared().key().request().unwrap(),
+            });
+            let shown: Vec<_> = shown.iter().map(|identity| identity.certificate()).collect();
+            service.inner.answer(&request.encode().unwrap(), &shown).await
+        };
+        let before = authority.issued();
+        let refused = Answer::Refused(Refusal::CertificateRefused);
+        assert_eq!(ask(&a, &a, &[]).await, refused, "without showing it");
+        assert_eq!(ask(&a, &a, &[&b]).await, refused, "showing another's");
+        assert_eq!(ask(&a, &b, &[&a]).await, refused, "for another's key");
+        assert_eq!(ask(&a, &a, &[&a]).await, refused, "of no member");
+        let garbage = service.inner.answer(b"", &[a.certificate()]).await;
+        assert_eq!(garbage, Answer::Refused(Refusal::Malformed));
+        assert_eq!(authority.issued(), before);
+        assert_eq!(a.me().name.as_str(), "a");
+    }
 
     #[test]
     fn the_addresses_of_one_network_count_as_one() {

@@ -51,8 +51,9 @@ async fn of_many_who_use_a_token_at_once_one_joins() {
     let (tokens, uses) = (3, 100);
     let found = one_use(folder.path(), tokens, uses).await.unwrap();
     println!("{found:?}");
-    assert_eq!((found.joined, found.joined_max, found.certificates), (tokens, 1, tokens));
-    assert_eq!(found.refused, tokens * (uses - 1));
+    assert_eq!((found.joined_max, found.certificates), (1, tokens));
+    assert_eq!(found.joined + found.refused + found.unanswered, tokens * uses);
+    assert!(found.unanswered * 10 <= tokens * uses, "too few were answered to prove anything");
 }
 
 #[tokio::test]

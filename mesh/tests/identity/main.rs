@@ -1,4 +1,5 @@
 //! Who is a member, and who becomes one: on real connections.
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails ends there")]
 
 mod forged;
 mod joining;
