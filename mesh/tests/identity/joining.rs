@@ -172,6 +172,12 @@ async fn nothing_is_said_to_another_mesh() {
         // The token was not spent.
         world.join(&token, "edge").await.unwrap();
     }
+    // Nor to a mesh where nothing is wrong but that it is another one.
+    let other = World::new();
+    let token = world.token(|record| record);
+    let newcomer = Newcomer::open(world.at("newcomer")).unwrap();
+    let refused = join(&world.endpoint, other.door.address(), &token, &wish("edge"), &newcomer).await;
+    assert!(matches!(refused, Err(JoinError::OtherMesh { .. })), "{refused:?}");
     // The same end, with the right authority, is told: so the count above would have seen it.
     let (issuer, root) = stolen(&world.path("first"));
     let chain = vec![right(&name, now).signed_by(&key, &issuer).unwrap().into(), root];
@@ -306,7 +312,7 @@ impl Admission for SlowMembers {
     }
 }
 
-/// Takes the request out of a connection, so that it can be answered here.
+/// Takes the request out of a connection, so that it can be answered here and again.
 struct Overhears(std::sync::Arc<Mutex<Vec<Request>>>);
 
 impl Desk for Overhears {
@@ -316,41 +322,60 @@ impl Desk for Overhears {
     }
 }
 
+struct Overheard<'a> {
+    world: &'a World,
+    door: Door,
+    heard: std::sync::Arc<Mutex<Vec<Request>>>,
+}
+
+impl<'a> Overheard<'a> {
+    fn new(world: &'a World) -> Self {
+        let heard = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let every = std::time::Duration::ZERO;
+        let config = join::Config { every, ..join::Config::default() };
+        let service = Service::new(config, world.first.clone(), Overhears(heard.clone()));
+        let door = Door::joining(&world.first, service).unwrap();
+        Self { world, door, heard }
+    }
+
+    /// What a node says that joins with a new token, and tokens and members who know the token.
+    async fn request(&self) -> (Request, std::sync::Arc<Slow>) {
+        let world = self.world;
+        let newcomer = Newcomer::open(world.at("edge")).unwrap();
+        let token = Token::draw(world.authority.pin()).unwrap();
+        let refused = join(&world.endpoint, self.door.address(), &token, &wish("edge"), &newcomer).await;
+        let Err(JoinError::OutOfReach { .. }) = refused else { panic!("{refused:?}") };
+        let request = self.heard.lock().pop().unwrap();
+        let slow = std::sync::Arc::new(Slow::default());
+        let record = TokenRecord::new(&token, Role::Leaf, world.hands.now(), TTL_SECONDS);
+        slow.tokens.keep(token.id(), record);
+        (request, slow)
+    }
+
+    fn desk(&self, slow: &std::sync::Arc<Slow>) -> Enrolment<SlowTokens, SlowMembers> {
+        let (tokens, members) = (SlowTokens(slow.clone()), SlowMembers(slow.clone()));
+        Enrolment::new(self.world.first.clone(), self.world.authority.clone(), tokens, members)
+    }
+}
+
 /// The node of the authority is killed at any moment of a join, and the same token is used again.
 #[tokio::test]
 async fn killed_at_any_moment_a_token_never_certifies_twice() {
     let world = World::new();
-    let heard = std::sync::Arc::new(Mutex::new(Vec::new()));
-    let desk = Overhears(heard.clone());
-    let every = std::time::Duration::ZERO;
-    let config = join::Config { every, ..join::Config::default() };
-    let service = Service::new(config, world.first.clone(), desk);
-    let door = Door::joining(&world.first, service).unwrap();
-    let newcomer = Newcomer::open(world.at("edge")).unwrap();
+    let overheard = Overheard::new(&world);
     let (mut spent_without, mut moments, mut certified) = (0, 0, 0);
     for killed_after in 0.. {
-        let token = Token::draw(world.authority.pin()).unwrap();
-        let refused = join(&world.endpoint, door.address(), &token, &wish("edge"), &newcomer).await;
-        let Err(JoinError::OutOfReach { .. }) = refused else { panic!("{refused:?}") };
-        let request = heard.lock().pop().unwrap();
-
-        let slow = std::sync::Arc::new(Slow::default());
-        let record = TokenRecord::new(&token, Role::Leaf, world.hands.now(), TTL_SECONDS);
-        slow.tokens.keep(token.id(), record);
-        let desk = || {
-            let (tokens, members) = (SlowTokens(slow.clone()), SlowMembers(slow.clone()));
-            Enrolment::new(world.first.clone(), world.authority.clone(), tokens, members)
-        };
+        let (request, slow) = overheard.request().await;
         let before = world.authority.issued();
-        let first = desk();
+        let first = overheard.desk(&slow);
         let finished = {
             let mut answer = pin!(first.answer(request.clone()));
             let mut context = Context::from_waker(Waker::noop());
             (0..=killed_after).any(|_| answer.as_mut().poll(&mut context).is_ready())
         };
         let issued_before = world.authority.issued() - before;
-        let second = desk().answer(request.clone()).await;
-        let third = desk().answer(request).await;
+        let second = overheard.desk(&slow).answer(request.clone()).await;
+        let third = overheard.desk(&slow).answer(request).await;
         let issued = world.authority.issued() - before;
         assert!(issued <= 1, "killed at moment {killed_after}");
         assert_eq!(third, Answer::Refused(Refusal::TokenUnknown));
@@ -366,6 +391,20 @@ async fn killed_at_any_moment_a_token_never_certifies_twice() {
     }
     println!("killed at {moments} moments: {certified} certified, {spent_without} spent without");
     assert!(moments >= 8 && spent_without >= 2 && certified >= 4, "every step was cut once");
+}
+
+/// All have found the token before the first of them takes it.
+#[tokio::test]
+async fn of_many_who_found_a_token_one_takes_it() {
+    let world = World::new();
+    let overheard = Overheard::new(&world);
+    let (request, slow) = overheard.request().await;
+    let before = world.authority.issued();
+    let desk = overheard.desk(&slow);
+    let answers = futures::future::join_all((0..100).map(|_| desk.answer(request.clone()))).await;
+    let members = answers.iter().filter(|answer| matches!(answer, Answer::Member { .. })).count();
+    let unknown = answers.iter().filter(|answer| **answer == Answer::Refused(Refusal::TokenUnknown)).count();
+    assert_eq!((members, unknown, world.authority.issued() - before), (1, 99, 1));
 }
 
 #[tokio::test]

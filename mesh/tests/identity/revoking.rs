@@ -82,6 +82,18 @@ async fn a_revoked_node_is_not_renewed_and_comes_back_by_a_token_alone() {
 }
 
 #[tokio::test]
+async fn who_is_let_in_again_comes_with_a_life_that_is_not_revoked() {
+    let world = World::new();
+    let name = "edge".parse().unwrap();
+    world.first.set_revoked([(name, Generation(5))].into_iter().collect()).unwrap();
+    let edge = world.member("edge").await;
+    assert_eq!((edge.certified(), edge.me().generation), (Generation(6), Generation(6)));
+    assert_eq!(world.first.peer(&[edge.certificate()]), Some(edge.me()));
+    let again = Identity::open(world.at("edge")).unwrap().unwrap();
+    assert_eq!(again.me().generation, Generation(7));
+}
+
+#[tokio::test]
 async fn revocations_hold_over_a_restart() {
     let world = World::new();
     let edge = world.member("edge").await;
