@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,6 +113,32 @@ async fn each_start_is_a_later_generation_of_the_same_node() {
     let name = "second".parse().unwrap();
     let error = Identity::of_authority(world.at("first"), &world.authority, name, Role::Relay).unwrap_err();
     assert!(matches!(error, Error::OtherNode { .. }), "{error}");
+}
+
+/// Copies what a node keeps of itself.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_node_from_a_backup_goes_on_after_its_latest_life() {
+    let world = World::new();
+    drop(world.member("edge").await);
+    copy(&world.path("edge"), &world.path("backup"));
+    for _ in 0..3 {
+        let edge = Identity::open(world.at("edge")).unwrap().unwrap();
+        world.renew(&edge).await.unwrap();
+    }
+    let edge = Identity::open(world.at("backup")).unwrap().unwrap();
+    assert_eq!(edge.me().generation, Generation(2), "as far as it can know");
+    world.renew(&edge).await.unwrap();
+    assert_eq!((edge.me().generation, edge.certified()), (Generation(4), Generation(4)));
+    drop(edge);
+    let edge = Identity::open(world.at("backup")).unwrap().unwrap();
+    assert_eq!(edge.me().generation, Generation(5));
 }
 
 #[tokio::test]
@@ -313,6 +340,26 @@ async fn a_certificate_is_kept_renewed_for_ever() {
     assert!(took < Duration::from_secs(DAY * 6 / 10 + 20 * 301 + 120), "tried again often enough: {took:?}");
     assert_eq!(*identity.changes().borrow(), renewals as u64);
     assert_eq!(identity.key(), key);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_brings_nothing_is_not_tried_again_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, start) = paused_clock();
+    let authority = Authority::open_or_create(folder.path(), clock()).unwrap();
+    let config = Config { folder: folder.path().to_owned(), clock };
+    let name = "first".parse().unwrap();
+    drop(Identity::of_authority(config.clone(), &authority, name, Role::Relay).unwrap());
+    let identity = Identity::open(config).unwrap().unwrap();
+    let tries = Cell::new(0);
+    let ended = identity
+        .keep_renewed(async || {
+            tries.set(tries.get() + 1);
+            if tries.get() < 100 { Ok(()) } else { Err(Error::AuthorityExpired) }
+        })
+        .await;
+    assert!(ended.is_err());
+    assert!(start.elapsed() > Duration::from_secs(80 * 150), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
