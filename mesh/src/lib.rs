@@ -5,5 +5,10 @@
 //! local side, and who may be whom is said by [`Credentials`].
 
 mod credentials;
+pub mod identity;
+pub mod join;
+pub mod proof;
+pub mod token;
 
 pub use credentials::{Credentials, Peer};
+pub use identity::Identity;
