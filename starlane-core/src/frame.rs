@@ -32,7 +32,7 @@
 //! |---|---|---|
 //! | `REQUEST`, `SIGNAL` | from, to: text; agent: option of text (none: as from); trace: option of 16 bytes and `u64` (none: the root of the id); family: `u8`; method, path: text; chain: texts, nearest first; headers: pairs of texts; blob: option of 32 bytes and `u64` | the content, unless it is a blob |
 //! | `REPLY` | status: `u16`; headers; blob | the content |
-//! | `REFUSAL` | ending: `u8` (0 rejected, 1 failed, 2 unknown); code, detail: text; retry after: option of `u64` ms | none |
+//! | `REFUSAL`, `LOST` | ending: `u8` (0 rejected, 1 failed, 2 unknown); code, detail: text; retry after: option of `u64` ms | none |
 //! | `CANCEL` | none | none |
 //! | `CALL` | service: `u16` | the service's |
 //! | `ANSWER` | none | the service's |
@@ -145,6 +145,8 @@ pub enum Close {
     Itself,
     /// Nothing of this protocol is answered here.
     Protocol,
+    /// The node has as many links as it may.
+    Full,
 }
 
 impl Close {
@@ -160,6 +162,7 @@ impl Close {
             Close::Replaced => 6,
             Close::Itself => 7,
             Close::Protocol => 8,
+            Close::Full => 9,
         }
     }
 
@@ -175,6 +178,7 @@ impl Close {
             Close::Replaced => "a newer connection takes its place",
             Close::Itself => "a node does not link to itself",
             Close::Protocol => "this protocol is not answered here",
+            Close::Full => "the node has as many links as it may",
         }
     }
 }
@@ -188,7 +192,7 @@ pub enum Kind {
     Signal,
     /// The answer to a request.
     Reply,
-    /// How a request or a call ended without an answer, or that a signal did not arrive.
+    /// How a request or a call ended without an answer.
     Refusal,
     /// Whoever asked does not wait any more.
     Cancel,
@@ -200,6 +204,8 @@ pub enum Kind {
     Trace,
     /// Tells which way it went.
     Traced,
+    /// Tells that a signal did not arrive, with a refusal's head.
+    Lost,
     /// Something newer than this build.
     Other(u8),
 }
@@ -216,6 +222,7 @@ impl Kind {
             Kind::Answer => 7,
             Kind::Trace => 8,
             Kind::Traced => 9,
+            Kind::Lost => 10,
             Kind::Other(byte) => byte,
         }
     }
@@ -231,13 +238,14 @@ impl Kind {
             7 => Kind::Answer,
             8 => Kind::Trace,
             9 => Kind::Traced,
+            10 => Kind::Lost,
             other => Kind::Other(other),
         }
     }
 
     /// Whether it goes back to whoever asked.
     pub const fn is_back(self) -> bool {
-        matches!(self, Kind::Reply | Kind::Refusal | Kind::Answer | Kind::Traced)
+        matches!(self, Kind::Reply | Kind::Refusal | Kind::Answer | Kind::Traced | Kind::Lost)
     }
 
     /// Whether somebody waits for something to come back.
@@ -364,7 +372,7 @@ pub enum Head<'a> {
     Message(&'a MessageHeader, &'a Request),
     /// Of a reply.
     Reply(&'a Reply),
-    /// Of a refusal.
+    /// Of a refusal, or of a signal that was lost.
     Refusal(Ending, &'a Refusal),
     /// Of a call.
     Call(Service),
@@ -766,7 +774,8 @@ impl<'a> Frame<'a> {
         self.detached
     }
 
-    fn inline(&self) -> &'a [u8] {
+    /// What stands behind the head: the body, unless it is on its own stream.
+    pub fn inline(&self) -> &'a [u8] {
         &self.piece.bytes[HEADER_BYTES + self.head_bytes..]
     }
 }
@@ -785,9 +794,17 @@ pub fn peek(bytes: &[u8]) -> Result<Header, Error> {
     Frame::read(Piece { bytes: &alone, whole: None }).map(|frame| frame.header)
 }
 
-/// The time left of the frame that begins here, in milliseconds, as it can be changed in place.
-pub fn remaining_mut(bytes: &mut [u8]) -> Option<&mut [u8; 4]> {
-    bytes.get_mut(40..44)?.first_chunk_mut()
+/// Takes the time that a frame waited from the time that it has left. Whether none is left now, and the frame is one that
+/// is then not sent any more: whose body is on its way already is sent all the same.
+pub fn age(frame: &mut [u8], waited_ms: u32) -> bool {
+    let Some(fixed) = frame.first_chunk_mut::<HEADER_BYTES>() else { return false };
+    let kind = Kind::of(fixed[5]);
+    if !kind.is_asking() && kind != Kind::Signal {
+        return false;
+    }
+    let left = u32::from_le_bytes([fixed[40], fixed[41], fixed[42], fixed[43]]).saturating_sub(waited_ms);
+    fixed[40..44].copy_from_slice(&left.to_le_bytes());
+    left == 0 && fixed[7] & 0b1000 == 0
 }
 
 /// Appends a frame again with one hop less, another time left, and its body in another place: what a relay does.
@@ -828,6 +845,16 @@ pub fn pass_on(
         }
     }
     Ok(())
+}
+
+/// What stands before the body with this ticket on its own stream.
+pub const fn write_ticket(ticket: u64) -> [u8; TICKET_BYTES] {
+    ticket.to_le_bytes()
+}
+
+/// The ticket of the body that follows.
+pub const fn read_ticket(bytes: [u8; TICKET_BYTES]) -> u64 {
+    u64::from_le_bytes(bytes)
 }
 
 /// Reads heads. It remembers some of the texts that it read, so that what comes again and again is neither checked nor
@@ -953,7 +980,7 @@ impl Heads {
     }
 }
 
-/// The refusal that a frame of that kind brings.
+/// The refusal that a frame of the kind `REFUSAL` or `LOST` brings.
 ///
 /// # Errors
 /// When the head is not one.
@@ -1101,7 +1128,7 @@ pub struct Hello {
     pub last: Option<Taken>,
 }
 
-/// How many frames a node took from each lane of a connection.
+/// How many signals a node took from each lane of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
     /// Which connection.

@@ -134,6 +134,7 @@ fn golden() -> Vec<(&'static str, Vec<u8>)> {
         ("reply", write(&header(Kind::Reply), Head::Reply(&reply), b"{}")),
         ("reply-detached", detached),
         ("refusal", write(&header(Kind::Refusal), Head::Refusal(Ending::Rejected, &refusal), b"")),
+        ("lost", write(&header(Kind::Lost), Head::Refusal(Ending::Rejected, &refusal), b"")),
         ("cancel", write(&header(Kind::Cancel), Head::None, b"")),
         ("call", write(&header(Kind::Call), Head::Call(Service(300)), b"since 7")),
         ("answer", write(&header(Kind::Answer), Head::None, b"revision 9")),
@@ -322,6 +323,24 @@ fn a_relay_changes_hops_time_and_place_alone() {
     frame::pass_on(&mut inline, &front, 3, 0, Place::Inline(2)).unwrap();
     inline.extend_from_slice(b"{}");
     assert_eq!(read_outcome(&inline), read_outcome(&golden_bytes("reply")));
+}
+
+#[test]
+fn waiting_takes_from_the_time_left() {
+    let remaining = |bytes: &[u8]| frame::peek(bytes).unwrap().remaining_ms;
+    let mut request = golden_bytes("request");
+    assert!(!frame::age(&mut request, 2_499));
+    assert_eq!(remaining(&request), 1);
+    assert!(frame::age(&mut request, 5));
+    assert_eq!(remaining(&request), 0);
+    // What goes back is not for anybody's time, and a body that is on its way is not left alone.
+    for name in ["reply", "refusal", "answer", "cancel"] {
+        assert!(!frame::age(&mut golden_bytes(name), 9_999), "{name}");
+    }
+    let mut detached = Vec::new();
+    let place = Place::Detached { bytes: 1_000_000, ticket: 0 };
+    frame::begin(&mut detached, &header(Kind::Call), Head::Call(Service(1)), place).unwrap();
+    assert!(!frame::age(&mut detached, 9_999));
 }
 
 #[test]

@@ -284,6 +284,9 @@ fn check_frame(frame: &Frame<'_>, heads: &mut Heads) {
         Kind::Call => {
             let _ = frame::read_call(head);
         }
+        Kind::Lost => {
+            let _ = frame::read_refusal(head);
+        }
         Kind::Answer | Kind::Cancel | Kind::Other(_) => {}
     }
 }
