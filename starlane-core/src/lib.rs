@@ -11,6 +11,7 @@ mod changes;
 mod command;
 mod config;
 mod cursor;
+pub mod frame;
 mod header;
 mod kind;
 mod message;
