@@ -16,6 +16,7 @@ mod kind;
 mod message;
 mod nearest;
 mod node;
+pub mod placement;
 mod problem;
 mod property;
 mod quote;
