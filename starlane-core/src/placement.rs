@@ -391,8 +391,8 @@ impl Placement {
         self.settle(now);
     }
 
-    /// What the registry says of a node. Its labels are its properties; `draining = true` and `revoked = true` mean what
-    /// they say.
+    /// What the registry says of a node. Its labels are its properties. With `draining = true` everything leaves it, until
+    /// [`Action::DrainDone`]; whoever starts the node again unsets it. One with `revoked = true` is no node any more.
     pub fn handle_node(&mut self, resource: &Arc<Resource>, now: Instant) {
         let Some(name) = NodeName::of_point(&resource.point) else { return };
         if self.nodes.put(&name, resource, now) {
@@ -512,17 +512,6 @@ impl Placement {
         self.due.insert(point.clone());
         self.settle(now);
         Ok(())
-    }
-
-    /// Lets everything leave a node, as its resource's `draining = true` does: for the time before that is written.
-    /// [`Action::DrainDone`] tells when nothing is left; it lasts until the node is started again. Tells whether there
-    /// is such a node.
-    pub fn drain(&mut self, name: &NodeName, now: Instant) -> bool {
-        if self.nodes.ask_drain(name) {
-            self.node_changed(name);
-        }
-        self.settle(now);
-        self.nodes.get(name).is_some()
     }
 
     /// How many mechtrons live on a node, or will.
@@ -860,8 +849,7 @@ impl Placement {
 
     fn finish_drains(&mut self) {
         let empty = |name: &NodeName| self.touches.get(name).is_none_or(BTreeSet::is_empty);
-        let done =
-            self.nodes.iter().filter(|(name, node)| node.draining() && !node.drain_done && empty(name));
+        let done = self.nodes.iter().filter(|(name, node)| node.draining && !node.drain_done && empty(name));
         let done: Vec<NodeName> = done.map(|(name, _)| name.clone()).collect();
         for name in done {
             if let Some(node) = self.nodes.get_mut(&name) {

@@ -52,10 +52,8 @@ pub(super) struct Node {
     pub(super) load: Load,
     /// Since when routing finds no way to it.
     pub(super) unreachable: Option<Instant>,
-    /// Whether its resource says that it drains.
-    draining: bool,
-    /// Whether somebody asked for it in this life of the node.
-    drain_asked: bool,
+    /// Whether everything is to leave it.
+    pub(super) draining: bool,
     /// Whether it was told that nothing lives there any more.
     pub(super) drain_done: bool,
     pub(super) revoked: bool,
@@ -64,20 +62,16 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn draining(&self) -> bool {
-        self.draining || self.drain_asked
-    }
-
     /// Whether what lives there may stay, as far as the node itself goes.
     pub(super) fn keeps(&self) -> bool {
-        !matches!(self.life, Life::Dead { .. }) && !self.draining() && !self.revoked
+        !matches!(self.life, Life::Dead { .. }) && !self.draining && !self.revoked
     }
 
     /// Whether something may come, as far as the node itself goes; `count` is how many it has.
     pub(super) fn takes(&self, count: usize) -> bool {
         self.life == Life::Alive
             && self.unreachable.is_none()
-            && !self.draining()
+            && !self.draining
             && !self.revoked
             && (count as u64) < self.load.mechtrons_max
     }
@@ -97,7 +91,7 @@ impl Node {
             Life::Dead { .. } => {
                 Some(Status::because(Phase::Unknown, format!("it was not heard for {} s", ttl.as_secs())))
             }
-            Life::Alive if self.draining() => Some(Status::because(Phase::Paused, "it is draining")),
+            Life::Alive if self.draining => Some(Status::because(Phase::Paused, "it is draining")),
             Life::Alive => Some(Status::ready()),
         }
     }
@@ -155,7 +149,6 @@ impl Nodes {
                 load: Load::default(),
                 unreachable: None,
                 draining,
-                drain_asked: false,
                 drain_done: false,
                 revoked,
                 told: None,
@@ -167,9 +160,6 @@ impl Nodes {
             return false;
         }
         let changed = node.seen.properties != resource.properties;
-        if node.draining && !draining {
-            node.drain_asked = false;
-        }
         node.drain_done &= draining == node.draining;
         (node.draining, node.revoked) = (draining, revoked);
         node.registered = resource.status.clone();
@@ -201,7 +191,6 @@ impl Nodes {
         }
         let restarted = generation > node.generation && node.generation != Generation::default();
         if restarted {
-            node.drain_asked = false;
             node.drain_done = false;
         }
         let better = node.life != Life::Alive
@@ -223,13 +212,6 @@ impl Nodes {
         {
             node.unreachable.get_or_insert(now);
         }
-    }
-
-    pub(super) fn ask_drain(&mut self, name: &NodeName) -> bool {
-        self.all.get_mut(name).is_some_and(|node| {
-            node.drain_done = false;
-            !std::mem::replace(&mut node.drain_asked, true)
-        })
     }
 
     /// The earliest moment at which a node is dead unless it is heard.

@@ -171,7 +171,7 @@ impl Placement {
             not_in_scope,
             not_alive,
             no_route.map(|since| Reason::NoRoute(now.saturating_duration_since(since))),
-            node.draining().then_some(Reason::Draining),
+            node.draining.then_some(Reason::Draining),
             full.then_some(Reason::Full { assigned, max: node.load.mechtrons_max }),
             excluded.then_some(Reason::Failed),
         ]

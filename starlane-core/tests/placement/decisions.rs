@@ -521,9 +521,7 @@ fn draining_empties_a_node_and_says_so_once() {
     }
     desk.do_all();
     desk.log();
-    let now = desk.now;
-    assert!(desk.placement.drain(&name("a"), now) && !desk.placement.drain(&name("x"), now));
-    desk.collect();
+    desk.put("mesh:nodes:a", "Node", &[("draining", "true")]);
     desk.do_all();
     desk.pass_without("", LONG);
     let log = desk.log();
@@ -531,14 +529,11 @@ fn draining_empties_a_node_and_says_so_once() {
     assert_eq!(log.iter().filter(|line| *line == "a is empty").count(), 1, "{log:?}");
     assert_eq!((desk.placement.assigned(&name("a")), desk.placement.assigned(&name("b"))), (0, 6));
     // What can go nowhere else stays, and runs.
-    desk.placement.drain(&name("b"), now);
-    desk.collect();
+    desk.put("mesh:nodes:b", "Node", &[("draining", "true")]);
     desk.do_all();
     assert!(!desk.log().iter().any(|line| line == "b is empty"));
     assert_eq!(desk.lives("shop:m-0"), "b");
-    // Its next life is not draining.
-    desk.nodes[1].1 = Generation(2);
-    desk.beat();
+    desk.put("mesh:nodes:a", "Node", &[("draining", "false")]);
     desk.do_all();
     assert!(desk.log().iter().any(|line| line == "b is empty"));
     assert_eq!(desk.lives("shop:m-0"), "a");

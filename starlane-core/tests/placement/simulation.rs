@@ -97,9 +97,6 @@ fn disturb(world: &mut World) {
             "label"
         }
         13 => {
-            if world.random.one_in(2) {
-                world.drain(&node);
-            }
             world.change(&at, vec![set("draining", "true")]);
             "drain"
         }

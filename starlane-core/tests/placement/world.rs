@@ -56,12 +56,15 @@ impl Random {
     }
 }
 
+/// A life of a node that acts under an epoch.
+type Writer = (NodeName, u64, Epoch);
+
 /// What the registry keeps, and what it is asked to promise.
 pub(crate) struct Registry {
     revision: u64,
     pub(crate) resources: BTreeMap<Point, Arc<Resource>>,
     /// The states with `mesh` durability, each with who wrote it.
-    states: BTreeMap<Point, (Option<(NodeName, u64, Epoch)>, u64)>,
+    states: BTreeMap<Point, (Option<Writer>, u64)>,
     /// Which leader may write.
     term: u64,
 }
@@ -344,12 +347,6 @@ impl World {
         let now = self.instant();
         // That it is refused is as good.
         let _ = self.leader.placement.move_to(at, node, now);
-        self.act();
-    }
-
-    pub(crate) fn drain(&mut self, node: &NodeName) {
-        let now = self.instant();
-        self.leader.placement.drain(node, now);
         self.act();
     }
 
