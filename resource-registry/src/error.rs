@@ -183,7 +183,7 @@ impl From<Error> for Problem {
             )),
             Error::Assigned { point, .. } => problem(Code::PropertyValue)
                 .at(&point)
-                .help(format!("`starlane move {point} --to NODE` moves it; `place` says where it may live")),
+                .help("leave it out: the mesh writes it when it decides where the resource lives"),
             Error::Invalid { point, errors, .. } => {
                 let mut problem = problem(Code::Schema)
                     .at(&point)

@@ -224,7 +224,7 @@ async fn assignments_are_made_by_the_mesh_alone() {
         let refused = edge.set(&ann(), &cart.point, vec![set(key, "edge-1")], None).await.unwrap_err();
         let problem = Problem::from(refused);
         assert_eq!(problem.code, Code::PropertyValue);
-        assert!(problem.help.unwrap().contains("starlane move shop:cart --to NODE"));
+        assert!(problem.help.unwrap().contains("the mesh writes it"));
         let unset = vec![PropertyChange::Unset(key.parse().unwrap())];
         assert!(home.set(&ann(), &cart.point, unset, None).await.is_err());
         let create = Create { changes: vec![set(key, "1")], ..make("shop:new", "Mechtron") };

@@ -165,9 +165,8 @@ pub fn check(kind: &Kind, changes: &[PropertyChange]) -> Result<(), Problem> {
             (REPLICAS, PropertyChange::Set { value, .. }) => Replicas::of_value(value).map(drop)?,
             (key @ (NODE | NODES | EPOCH), _) => {
                 let detail = format!("`{key}` says where a mechtron lives, and the mesh alone writes it");
-                return Err(Problem::new(Code::PropertyLocked, detail).help(
-                    "say where it may live with `+place=[tier = \"edge\"]`, or move it with `starlane move`",
-                ));
+                return Err(Problem::new(Code::PropertyLocked, detail)
+                    .help("leave it out: `place`, a filter over nodes, says where a mechtron may live"));
             }
             _ => {}
         }

@@ -9,7 +9,7 @@ use mechtron_host::Host;
 use resource_registry::{CONTENT_KEYS, Create, Created, Delete, Outcome, Registry, StateStore};
 use starlane_core::{
     Agent, Base, Code, Command, CreateMode, Key, Kind, Phase, Point, Problem, PropertyChange, ResolvedConfig,
-    Resource, Revision, Status, Target,
+    Resource, Revision, Status, Target, placement,
 };
 
 use super::artifacts::Artifacts;
@@ -20,6 +20,9 @@ use super::router::has_code;
 const INSTALL_DEPTH_MAX: usize = 8;
 /// The properties that name artifacts.
 const ARTIFACT_KEYS: [&str; 3] = ["bind", "config", "wasm.src"];
+
+/// The properties that say where a mechtron may live.
+const PLACE_KEYS: [&str; 2] = ["place", "replicas"];
 
 /// Makes, changes and deletes resources with all that belongs to them.
 #[derive(Clone)]
@@ -246,9 +249,16 @@ impl Provision {
             let help = format!("write the content: `starlane cp FILE {here}`");
             return Err(Problem::new(Code::PropertyValue, detail).at(here).help(help));
         }
+        placement::check(kind, changes)?;
         for change in changes {
             let PropertyChange::Set { key, value, .. } = change else { continue };
             let key = key.as_str();
+            if matches!(kind.base, Base::App | Base::Mechtron) && PLACE_KEYS.contains(&key) {
+                let detail =
+                    format!("`{key}` needs nodes that joined each other, which is not supported yet");
+                return Err(Problem::new(Code::Unsupported, detail)
+                    .help("leave it out: until then everything lives on this node"));
+            }
             if !ARTIFACT_KEYS.contains(&key) {
                 continue;
             }
