@@ -846,9 +846,9 @@ impl Shard {
         tracing::debug!(%point, detail, "a mechtron does not start");
         if let Some(previous) = slot.previous.take() {
             slot.limits = effective(previous.limits.as_ref(), &host_limits);
-            slot.activation = Some(previous);
+            slot.activation = Some(Arc::clone(&previous));
             slot.ready_told = true;
-            self.outside.status(&point, Status::because(Phase::Ready, format!("rolled back: {detail}")));
+            self.outside.rolled_back(&point, &previous, format!("rolled back: {detail}"));
             self.log_line(&point, 1, format!("rolled back: {detail}"));
             return self.make_ready(at);
         }
