@@ -228,7 +228,7 @@ async fn activation(parts: &Parts, resource: &Resource) -> Result<Activation, Pr
         module,
         name,
         epoch: epoch(resource),
-        durability: durability(resource)?,
+        durability: durability(point, resource.property("durability"))?,
         config: config(parts, resource).await?,
         reentrant: None,
         limits: None,
@@ -241,15 +241,19 @@ fn epoch(resource: &Resource) -> Epoch {
     Epoch(resource.created.0)
 }
 
-fn durability(resource: &Resource) -> Result<Durability, Problem> {
-    match resource.property("durability").map(Value::to_string).as_deref() {
+/// Where the state of a mechtron is kept, as its property says.
+///
+/// # Errors
+/// `E-PROPERTY-VALUE`, or `E-UNSUPPORTED` for one that a node alone cannot give.
+pub(super) fn durability(point: &Point, value: Option<&Value>) -> Result<Durability, Problem> {
+    match value.map(Value::to_string).as_deref() {
         None | Some("node") => Ok(Durability::Node),
         Some("memory") => Ok(Durability::Memory),
         Some("mesh") => Err(Problem::new(Code::Unsupported, "the durability `mesh` needs more than one node")
-            .at(&resource.point)
+            .at(point)
             .help("use `node`, which survives a crash of the node")),
         Some(other) => {
-            Err(Problem::new(Code::PropertyValue, format!("`{other}` is not a durability")).at(&resource.point).help(
+            Err(Problem::new(Code::PropertyValue, format!("`{other}` is not a durability")).at(point).help(
                 "the durabilities are `memory` (lost with the process), `node` (the default: survives a crash) and `mesh`",
             ))
         }

@@ -10,11 +10,12 @@ use quick_cache::sync::Cache;
 use resource_registry::{CONTENT_KEYS, Create, Created, Delete, Op, Outcome, Registry, StateStore};
 use starlane_core::{
     Agent, Base, Code, Command, CreateMode, Key, Kind, Phase, Point, Problem, PropertyChange, ResolvedConfig,
-    Resource, Revision, Status, Target,
+    Resource, Revision, Status, Target, Value,
 };
 
 use super::artifacts::Artifacts;
 use super::commands::{deleted, not_found};
+use super::outside::durability;
 use super::router::has_code;
 
 /// How deep installs may install resources that install others.
@@ -89,6 +90,12 @@ impl Provision {
                 // Before anything is changed, so that a config that cannot be applied changes nothing.
                 let set = self.resolve(artifact, point).await?.set;
                 self.check(point, &kind, &set).await?;
+                let explicit: Vec<_> = changes.iter().map(|change| change.key().clone()).collect();
+                let all =
+                    beneath(set, &explicit).into_iter().chain(changes.iter().cloned()).collect::<Vec<_>>();
+                self.check_code(point, None, &all).await?;
+            } else {
+                self.check_code(target_point(&target), None, &changes).await?;
             }
             let status = if config.is_some() {
                 Status::because(Phase::Init, "its config is being installed")
@@ -185,6 +192,7 @@ impl Provision {
             self.check(point, &before.kind, &set).await?;
             changes.extend(set);
         }
+        self.check_code(point, Some(&before), &changes).await?;
         let resource = self.registry.set(by, point, changes, expect).await?;
         if has_code(&before) || has_code(&resource) {
             self.remember(before);
@@ -292,6 +300,44 @@ impl Provision {
         self.registry.set_status(by, point, Status::ready()).await?;
         self.host.swap(point);
         Ok(())
+    }
+
+    /// Checks that what is to run can run: the module has the mechtron, and its durability is one.
+    async fn check_code(
+        &self,
+        point: &Point,
+        before: Option<&Resource>,
+        changes: &[PropertyChange],
+    ) -> Result<(), Problem> {
+        let value = |name: &str| match changes.iter().rev().find(|change| change.key().as_str() == name) {
+            Some(PropertyChange::Set { value, .. }) => Some(value),
+            Some(PropertyChange::Unset(_)) => None,
+            None => before.and_then(|before| before.property(name)),
+        };
+        if !changes.iter().any(|change| CODE_KEYS.contains(&change.key().as_str())) {
+            return Ok(());
+        }
+        durability(point, value("durability"))?;
+        let Some(source) = value("wasm.src").and_then(Value::as_point) else { return Ok(()) };
+        let module = self.artifacts.module(&source).await?;
+        let known: Vec<&str> = module.mechtrons().collect();
+        let name = value("mechtron.name").map(Value::to_string).unwrap_or_default();
+        // A module without a contract tells no names; it takes the name at its start, or does not.
+        let fits = match (name.as_str(), known.len()) {
+            (_, 0) | ("", 1) => true,
+            _ => known.iter().any(|known| known.eq_ignore_ascii_case(&name)),
+        };
+        if fits {
+            return Ok(());
+        }
+        let detail = if name.is_empty() {
+            format!("`{source}` holds several mechtrons, and nothing says which one `{point}` is")
+        } else {
+            format!("`{source}` holds no mechtron `{name}`")
+        };
+        let names: Vec<_> =
+            known.iter().map(|known| format!("`+mechtron.name={}`", known.to_lowercase())).collect();
+        Err(Problem::new(Code::PropertyValue, detail).at(point).help(format!("set {}", names.join(" or "))))
     }
 
     /// Checks that artifacts which properties name exist and are what they should be.
