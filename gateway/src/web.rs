@@ -25,7 +25,8 @@ use crate::problem::{self, Failure};
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What concerns one connection and not the message (RFC 9110, 7.6.1), or is said anew by who sends it on.
-const HOP_BY_HOP: [&str; 10] = [
+/// Headers that are of one connection, and go no further.
+pub(crate) const HOP_BY_HOP: [&str; 10] = [
     "connection",
     "content-length",
     "expect",

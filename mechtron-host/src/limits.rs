@@ -37,7 +37,8 @@ pub struct Config {
     pub known_max: usize,
     /// How many commands a shard may have waiting; a message beyond is answered `Busy` at once.
     pub shard_queue: usize,
-    /// How many restarts a mechtron has in [`Config::restart_window`] before it is `Panic`.
+    /// How many starts of a mechtron may fail in [`Config::restart_window`] before it is `Panic`; and how many times in a
+    /// row messages may end it before it waits [`Config::restart_delay`] to start again.
     pub restarts: u32,
     /// The window in which restarts are counted, and how long a `Panic` lasts.
     pub restart_window: Duration,

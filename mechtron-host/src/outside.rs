@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use starlane_core::{Epoch, Message, Outcome, Point, Refusal, Status};
+use starlane_core::{Epoch, Message, Outcome, Phase, Point, Refusal, Status};
 
 use crate::limits::Limits;
 use crate::module::Module;
@@ -27,6 +27,11 @@ pub trait Outside: Send + Sync + 'static {
     fn select(&self, by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>>;
     /// A mechtron is `Ready`, or `Panic` with its reason. Not called when one goes to sleep or wakes up.
     fn status(&self, point: &Point, status: Status);
+    /// A mechtron did not start with what was set last, and goes on as it ran before; the reason is in words.
+    fn rolled_back(&self, point: &Point, to: &Activation, reason: String) {
+        _ = to;
+        self.status(point, Status::because(Phase::Ready, reason));
+    }
 }
 
 /// What runs at a point.

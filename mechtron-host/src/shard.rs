@@ -208,6 +208,8 @@ struct Slot {
     /// Messages to give alone.
     singly: usize,
     restarts: VecDeque<Moment>,
+    /// How many times in a row a run ended it, without an answer in between.
+    crashes: u32,
     not_before: Moment,
     reason: Option<Arc<str>>,
     handled: u64,
@@ -512,6 +514,7 @@ impl Shard {
             last_used: self.now,
             singly: 0,
             restarts: VecDeque::new(),
+            crashes: 0,
             not_before: 0,
             reason: None,
             handled: 0,
@@ -843,9 +846,9 @@ impl Shard {
         tracing::debug!(%point, detail, "a mechtron does not start");
         if let Some(previous) = slot.previous.take() {
             slot.limits = effective(previous.limits.as_ref(), &host_limits);
-            slot.activation = Some(previous);
+            slot.activation = Some(Arc::clone(&previous));
             slot.ready_told = true;
-            self.outside.status(&point, Status::because(Phase::Ready, format!("rolled back: {detail}")));
+            self.outside.rolled_back(&point, &previous, format!("rolled back: {detail}"));
             self.log_line(&point, 1, format!("rolled back: {detail}"));
             return self.make_ready(at);
         }
@@ -853,7 +856,7 @@ impl Shard {
         self.count_restart(at, &detail);
     }
 
-    /// Counts a restart; too many in the window are `Panic`.
+    /// Counts a start that failed; too many in the window are `Panic`.
     fn count_restart(&mut self, at: u32, reason: &str) {
         let now = self.now;
         let window = self.config.restart_window.as_millis() as u64;
@@ -1050,6 +1053,9 @@ impl Shard {
         let Some(live) = slot.live.as_deref_mut() else { return };
         let settled = live.conversation.settle() as u64;
         slot.handled += settled;
+        if settled > 0 {
+            slot.crashes = 0;
+        }
         let more = live.conversation.has_input(now)
             || slot.next.is_some() && live.conversation.is_quiet()
             || (!slot.mailbox.is_empty() && live.conversation.given_len() == 0)
@@ -1341,7 +1347,19 @@ impl Shard {
             return self.make_ready(at);
         }
         self.log_line(&point, 1, ended.detail.clone());
-        self.count_restart(at, &ended.detail);
+        self.start_again(at);
+    }
+
+    /// Lets the next message start it again. It did start, so a message that ends it takes it away from nobody: from the
+    /// fifth in a row on it waits a little before, and never longer.
+    fn start_again(&mut self, at: u32) {
+        let now = self.now;
+        let (max, delay) = (self.config.restarts, self.config.restart_delay.as_millis() as u64);
+        let Some(slot) = self.slot(at) else { return };
+        slot.restarts_all += 1;
+        slot.crashes = slot.crashes.saturating_add(1);
+        slot.not_before = if slot.crashes >= max { now + delay } else { now };
+        self.make_ready(at);
     }
 
     /// Drops the instance and everything that it waits for.

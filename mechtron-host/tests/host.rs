@@ -302,10 +302,7 @@ on_engines! {
     }
 
     async fn hostile_guests_end_and_nobody_else(engine) {
-        let world = World::with(engine, |config| {
-            config.restarts = 1_000_000;
-            config.restart_delay = Duration::ZERO;
-        });
+        let mut world = World::with(engine, |config| config.restart_delay = Duration::ZERO);
         let probe = world.module(PROBE).await;
         world.place("shop:bad", &probe, Durability::Memory);
         world.place("shop:good", &probe, Durability::Memory);
@@ -341,6 +338,31 @@ on_engines! {
         cut.truncate(8 + 25);
         assert_eq!(short(&world.ask("shop:bad", cut).await), "Failed E-ABI");
         assert_eq!(world.number("shop:good", "i").await, 9);
+        // Not one message of many in a row takes the mechtron away from the others.
+        assert_eq!(world.number("shop:bad", "c").await, 0);
+        assert!(world.host.info(&point("shop:bad")).await.unwrap().restarts > 5);
+        for _ in 0..2 {
+            assert_eq!(world.next_status().await, (Phase::Ready, String::new()));
+        }
+    }
+
+    async fn one_that_only_traps_waits_a_little_before_it_starts_again(engine) {
+        let world = World::new(engine);
+        let probe = world.module(PROBE).await;
+        world.place("shop:a", &probe, Durability::Memory);
+        for _ in 0..5 {
+            assert_eq!(short(&world.ask("shop:a", "u").await), "Failed E-TRAP");
+        }
+        let mut next = Box::pin(world.ask("shop:a", "i"));
+        for _ in 0..100 {
+            assert!(futures::poll!(&mut next).is_pending(), "it waits for the clock");
+            tokio::task::yield_now().await;
+        }
+        world.clock.advance(Duration::from_millis(100));
+        assert_eq!(number(&next.await), 1);
+        // Having answered, it is as good as new.
+        assert_eq!(short(&world.ask("shop:a", "u").await), "Failed E-TRAP");
+        assert_eq!(world.number("shop:a", "c").await, 1);
     }
 
     async fn a_wasi_command_runs_for_each_message(engine) {

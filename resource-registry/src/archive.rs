@@ -42,7 +42,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             archive_bytes_max: 1 << 30,
-            entries_max: 1_000,
+            entries_max: 20_000,
             directory_bytes_max: 4 << 20,
             file_bytes_max: 1 << 30,
             total_bytes_max: 1 << 30,

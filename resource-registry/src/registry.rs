@@ -622,7 +622,13 @@ impl Registry {
             bookmark_every: inner.config.bookmark_every,
             log: None,
             ended: false,
+            ahead: None,
         };
+        // The data may be older than the token: restored from a backup. Going on would pass over what comes until then.
+        let revisions = inner.store.revisions();
+        if since.is_some_and(|since| since > revisions.newest) {
+            watch.ahead = Some(revisions.oldest);
+        }
         if since.is_none() {
             let (resources, revision, _) = inner.list(selector, None, usize::MAX);
             let room = u32::try_from(resources.len())

@@ -29,6 +29,8 @@ pub struct Watch {
     pub(crate) bookmark_every: Duration,
     pub(crate) log: Option<Catching>,
     pub(crate) ended: bool,
+    /// The oldest revision there is, when the watch is to go on after one that this registry has not seen.
+    pub(crate) ahead: Option<Revision>,
 }
 
 /// What is left of the list.
@@ -49,6 +51,10 @@ impl Watch {
         loop {
             if self.ended {
                 return None;
+            }
+            if let Some(oldest) = self.ahead.take() {
+                self.ended = true;
+                return Some(Event::Gone { oldest });
             }
             if let Some(page) = self.page() {
                 return Some(page);

@@ -304,7 +304,7 @@ async fn one_of_two_that_publish_the_same_version_wins() {
 }
 
 #[tokio::test]
-async fn as_many_artifacts_as_may_be_are_published() {
+async fn what_needs_several_commits_is_published_whole() {
     let world = World::new().await;
     let name = |number: usize| format!("{}/{number}.txt", number % 10);
     let zip = Zip::of((0..990).map(|number| Entry::packed(name(number), format!("content of {number}"))));

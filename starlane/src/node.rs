@@ -118,7 +118,7 @@ impl Node {
         let provision = Provision::new(registry.clone(), states.clone(), artifacts.clone(), host.clone());
         let router = Router::new(registry.clone(), blobs.clone(), artifacts.clone(), host.clone());
         surroundings.complete(artifacts.clone(), provision.clone(), router.clone());
-        tokio::spawn(outside::write_statuses(registry.clone(), by.clone(), told));
+        tokio::spawn(outside::write_statuses(surroundings.clone(), by.clone(), told));
         provision.recover(&by).await?;
         blobs.sweep(resource_registry::named_blobs(&registry)?, BLOB_GRACE).await?;
 

@@ -62,7 +62,7 @@ fn type_in(page: &Path, line: usize, text: &str, expected: &[String], code: i32,
         .env("PATH", path)
         .env("STARLANE_DATA", node.data())
         .env("NO_COLOR", "1")
-        .env_remove("CARGO_TARGET_DIR")
+        .env("CARGO_TARGET_DIR", node.data().join("elsewhere"))
         .output()
         .expect("a shell runs");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

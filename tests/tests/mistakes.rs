@@ -45,6 +45,7 @@ fn mistakes_say_what_to_do_next_and_change_nothing() {
             b"Mechtron(version=1.0.0) { Wasm { +bin=${bundle}:/wasm/not.wasm; +name=x } }",
         ),
         ("wasm/not.wasm", b"this is no module"),
+        ("wasm/shop.wasm", &built("shop/wasm/shop.wasm")),
         (
             "schema/order.json",
             br#"{"type":"object","properties":{"total":{"type":"integer"}},"required":["total"]}"#,
@@ -54,6 +55,10 @@ fn mistakes_say_what_to_do_next_and_change_nothing() {
     publish(&node, bundle.path(), "1.0.0");
     node.exec("create shop:kinds<Base>; create shop:kinds:order<Kind>{ +schema=shop:repo:it:1.0.0:/schema/order.json }").ok();
     node.exec("create shop:plan<Base>{ +@approved=true }; create shop:plan:part<Base>").ok();
+    node.exec(
+        "create shop:cart<Mechtron>{ +wasm.src=shop:repo:it:1.0.0:/wasm/shop.wasm, +mechtron.name=cart }",
+    )
+    .ok();
     node.exec("create shop:files<FileSystem>; write shop:files:/a.txt \"milk\"").ok();
     let api = Api::of(&node);
     let mut before = revision(&api);
@@ -104,6 +109,20 @@ fn mistakes_say_what_to_do_next_and_change_nothing() {
         ("set shop:repo:it:1.0.0{ +title=x }", 2, "E-KIND-RESERVED", "publish"),
         ("set shop:files:/a.txt{ +digest=aaaa }", 2, "E-PROPERTY-VALUE", "starlane cp"),
         ("create shop:files:/b.txt<File>{ +size=9 }", 2, "E-PROPERTY-VALUE", "starlane cp"),
+        (
+            "create shop:m<Mechtron>{ +wasm.src=shop:repo:it:1.0.0:/wasm/shop.wasm, +mechtron.name=nope }",
+            2,
+            "E-PROPERTY-VALUE",
+            "+mechtron.name=cart",
+        ),
+        (
+            "create shop:m<Mechtron>{ +wasm.src=shop:repo:it:1.0.0:/wasm/shop.wasm }",
+            2,
+            "E-PROPERTY-VALUE",
+            "+mechtron.name=cart",
+        ),
+        ("set shop:cart{ +mechtron.name=nope }", 2, "E-PROPERTY-VALUE", "+mechtron.name=cart"),
+        ("set shop:cart{ +durability=sometimes }", 2, "E-PROPERTY-VALUE", "memory"),
         ("select shop:**[total >", 2, "E-SYNTAX", "┬"),
         ("select shop:(^1.x.y)", 2, "E-SYNTAX", "┬"),
         ("make shop:x<Base>", 2, "E-SYNTAX", "┬"),

@@ -7,20 +7,20 @@ use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::ACCEPT;
+use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use starlane_core::{Body, Code, Header, Headers, Message, Method, Payload, Point, Problem, Request, Trace};
 use utoipa::IntoParams;
 
 use super::Shared;
-use super::extract::{Asks, At, Whole, duration, text};
+use super::extract::{Asks, At, Whole, duration};
 use crate::content::{self, Asked};
 use crate::mesh::Mesh;
 use crate::problem::{Failure, OUTCOME, reply};
 use crate::schema;
 use crate::shapes::Sent;
-use crate::web::read_reply;
+use crate::web::{HOP_BY_HOP, TRACEPARENT, read_reply};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -130,18 +130,31 @@ fn message<M: Mesh>(
         let problem = Problem::new(Code::Usage, format!("`{}` is not a path", path.escape_debug()));
         return Err(problem.help("a path begins with `/` and holds no white space"));
     }
-    let mut known = Headers::default();
+    let mut known = headers_of(headers)?;
     if let Some(content_type) = &body.content_type {
         known.set("content-type", content_type);
-    }
-    if let Some(accept) = text(headers, &ACCEPT)? {
-        known.set("accept", accept);
     }
     let id = shared.mesh.new_message_id();
     let mut header = Header::new(id, shared.config.point.clone(), to, shared.agent(), timeout);
     header.trace = trace;
     let request = Request { method, path: path.into(), headers: known, body: Body::Bytes(body.bytes) };
     Ok(Message { header, payload: Payload::Request(request) })
+}
+
+/// The headers of the message: those of the call, without what is between the caller and this door.
+fn headers_of(headers: &HeaderMap) -> Result<Headers, Problem> {
+    let mut list = Vec::with_capacity(headers.len());
+    for (name, value) in headers {
+        if [AUTHORIZATION, HOST, TRACEPARENT].contains(name) || HOP_BY_HOP.contains(&name.as_str()) {
+            continue;
+        }
+        let Ok(value) = std::str::from_utf8(value.as_bytes()) else {
+            let problem = Problem::new(Code::Usage, format!("the header `{name}` is not UTF-8"));
+            return Err(problem.help("send text, percent-encoded where it is not ASCII"));
+        };
+        list.push((name.as_str(), value));
+    }
+    Ok(list.into_iter().collect())
 }
 
 /// Reads `Ext<AddItem>`, `AddItem`, `Http<Get>` or `GET`.

@@ -272,7 +272,7 @@ async fn messages_are_asked_and_sent() {
         .api(
             "POST",
             "/v1/request/shop:cart?method=AddItem&path=/echo%3Fa=1&timeout=2s",
-            "content-type: application/json\r\n",
+            "content-type: application/json\r\nx-my: v\r\naccept: text/plain\r\nkeep-alive: 9\r\n",
             "{}",
         )
         .await;
@@ -280,7 +280,7 @@ async fn messages_are_asked_and_sent() {
     assert_eq!(
         asked.text(),
         "Ext<AddItem> /echo?a=1 to shop:cart from mesh:nodes:test for mesh:users:admin in 2s\n\
-         content-type=application/json\n\n2 bytes: {}"
+         x-my=v\naccept=text/plain\ncontent-type=application/json\n\n2 bytes: {}"
     );
     for (path, status, outcome) in [
         ("/teapot", 418, "ok"),

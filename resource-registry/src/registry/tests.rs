@@ -366,6 +366,21 @@ async fn a_slow_watch_catches_up_from_the_log_or_is_told_gone() {
 }
 
 #[tokio::test]
+async fn a_watch_from_what_is_still_to_come_is_told_to_list_again() {
+    let registry = registry().await;
+    let all = selector("shop+:**");
+    let ahead = ResumeToken::new(Revision(registry.revision().0 + 1), &all.to_string());
+    let mut watch = registry.watch(&all, Some(ahead)).unwrap();
+    let gone = tokio::time::timeout(Duration::from_secs(10), watch.next()).await;
+    assert!(matches!(gone, Ok(Some(Event::Gone { .. }))), "a restored backup is older than its watches");
+    assert_eq!(watch.next().await, None);
+    let now = ResumeToken::new(registry.revision(), &all.to_string());
+    let mut watch = registry.watch(&all, Some(now)).unwrap();
+    registry.set(&ann(), &point("shop"), vec![set("n", "1")], None).await.unwrap();
+    assert!(matches!(watch.next().await, Some(Event::Changed { .. })));
+}
+
+#[tokio::test]
 async fn quiet_watches_say_how_far_they_are() {
     let config = Config { bookmark_every: Duration::from_millis(1), ..Config::in_memory(clock()) };
     let registry = Registry::open(config).unwrap();

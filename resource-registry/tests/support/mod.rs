@@ -227,8 +227,8 @@ pub(crate) fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     bombs.push(("a zip64 claim of a directory that ends past 2^64", end64(1, u64::MAX, u64::MAX)));
 
     bombs.push((
-        "5,000 empty files",
-        Zip::of((0..5_000).map(|number| Entry::stored(format!("{number}"), []))).build(),
+        "20,001 empty files",
+        Zip::of((0..20_001).map(|number| Entry::stored(format!("{number}"), []))).build(),
     ));
     bombs.push((
         "a directory of 20 MiB in long names",
@@ -237,8 +237,8 @@ pub(crate) fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     ));
     let deep = |number: usize| (0..20).map(|level| format!("{number}-{level}/")).collect::<String>() + "file";
     bombs.push((
-        "900 files that imply 18,000 directories",
-        Zip::of((0..900).map(|number| Entry::stored(deep(number), []))).build(),
+        "1,100 files that imply 22,000 directories",
+        Zip::of((0..1_100).map(|number| Entry::stored(deep(number), []))).build(),
     ));
     bombs.push(("60 levels", Zip::of([Entry::stored("a/".repeat(60) + "file", [])]).build()));
     let mut window = Zip::of([Entry::stored("zstd", [0x28, 0xb5, 0x2f, 0xfd, 0, 0xa8, 0, 0, 0])]);

@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use mechtron_host::{Activation, Durability, Outside};
 use resource_registry::{Registry, StateStore};
 use starlane_core::{
-    Agent, Code, EnvValue, Epoch, Message, Outcome, Point, Problem, Refusal, Resource, Selector, Status,
-    Value,
+    Agent, Code, EnvValue, Epoch, Message, Outcome, Phase, Point, Problem, Refusal, Resource, Selector,
+    Status, Value,
 };
 use tokio::sync::mpsc;
 
@@ -27,8 +27,16 @@ const NOT_CONFIG: [&str; 5] = ["bind", "config", "wasm.src", "mechtron.name", "d
 pub(super) struct Surroundings {
     registry: Registry,
     states: StateStore,
-    statuses: mpsc::Sender<(Point, Status)>,
+    statuses: mpsc::Sender<Told>,
     parts: OnceLock<Parts>,
+}
+
+/// What mechtrons tell of themselves.
+pub(super) enum Told {
+    /// How one is.
+    Status(Point, Status),
+    /// One runs again as it did before, for a reason in words.
+    RolledBack(Point, Activation, String),
 }
 
 struct Parts {
@@ -38,11 +46,8 @@ struct Parts {
 }
 
 impl Surroundings {
-    /// The node, and the changes of status that its mechtrons tell.
-    pub(super) fn new(
-        registry: Registry,
-        states: StateStore,
-    ) -> (Arc<Self>, mpsc::Receiver<(Point, Status)>) {
+    /// The node, and what its mechtrons tell.
+    pub(super) fn new(registry: Registry, states: StateStore) -> (Arc<Self>, mpsc::Receiver<Told>) {
         let (statuses, told) = mpsc::channel(STATUSES_MAX);
         (Arc::new(Self { registry, states, statuses, parts: OnceLock::new() }), told)
     }
@@ -53,8 +58,36 @@ impl Surroundings {
         _ = self.parts.set(Parts { artifacts, provision, router });
     }
 
+    fn tell(&self, point: &Point, told: Told) {
+        if self.statuses.try_send(told).is_err() {
+            tracing::warn!(%point, "too many mechtrons change their status at once");
+        }
+    }
+
     fn parts(&self) -> Result<&Parts, Refusal> {
         self.parts.get().ok_or_else(|| Refusal::new(Code::NotReady, "the node is starting"))
+    }
+
+    /// Writes that a mechtron runs as it did before: its properties name again what runs, also after a restart.
+    async fn put_back(
+        &self,
+        by: &Agent,
+        point: &Point,
+        to: &Activation,
+        reason: String,
+    ) -> Result<(), Problem> {
+        let parts = self.parts().map_err(Problem::from)?;
+        let status = Status::because(Phase::Ready, reason);
+        for before in parts.provision.replaced(point) {
+            let ran = activation(parts, &before).await;
+            if ran.is_ok_and(|ran| {
+                ran.module.digest() == to.module.digest() && ran.name == to.name && ran.config == to.config
+            }) {
+                return parts.provision.put_back(by, &before, status).await;
+            }
+        }
+        self.registry.set_status(by, point, status).await?;
+        Ok(())
     }
 
     fn resource(&self, point: &Point) -> Result<Arc<Resource>, Refusal> {
@@ -147,17 +180,33 @@ impl Outside for NodeOutside {
     }
 
     fn status(&self, point: &Point, status: Status) {
-        if self.0.statuses.try_send((point.clone(), status)).is_err() {
-            tracing::warn!(%point, "too many mechtrons change their status at once");
-        }
+        self.0.tell(point, Told::Status(point.clone(), status));
+    }
+
+    fn rolled_back(&self, point: &Point, to: &Activation, reason: String) {
+        self.0.tell(point, Told::RolledBack(point.clone(), to.clone(), reason));
     }
 }
 
-/// Writes the changes of status that mechtrons tell, until the host is gone.
-pub(super) async fn write_statuses(registry: Registry, by: Agent, mut told: mpsc::Receiver<(Point, Status)>) {
-    while let Some((point, status)) = told.recv().await {
-        let known = registry.get(&point).is_none_or(|resource| resource.status == status);
-        if !known && let Err(error) = registry.set_status(&by, &point, status).await {
+/// Writes what mechtrons tell, until the host is gone.
+pub(super) async fn write_statuses(node: Arc<Surroundings>, by: Agent, mut told: mpsc::Receiver<Told>) {
+    while let Some(told) = told.recv().await {
+        let (point, written) = match told {
+            Told::Status(point, status) => {
+                let known = node.registry.get(&point).is_none_or(|resource| resource.status == status);
+                let written = if known {
+                    Ok(())
+                } else {
+                    node.registry.set_status(&by, &point, status).await.map(drop)
+                };
+                (point, written.map_err(Problem::from))
+            }
+            Told::RolledBack(point, to, reason) => {
+                let written = node.put_back(&by, &point, &to, reason).await;
+                (point, written)
+            }
+        };
+        if let Err(error) = written {
             tracing::warn!(%point, "the status of a mechtron is not written: {error}");
         }
     }
@@ -179,7 +228,7 @@ async fn activation(parts: &Parts, resource: &Resource) -> Result<Activation, Pr
         module,
         name,
         epoch: epoch(resource),
-        durability: durability(resource)?,
+        durability: durability(point, resource.property("durability"))?,
         config: config(parts, resource).await?,
         reentrant: None,
         limits: None,
@@ -192,15 +241,19 @@ fn epoch(resource: &Resource) -> Epoch {
     Epoch(resource.created.0)
 }
 
-fn durability(resource: &Resource) -> Result<Durability, Problem> {
-    match resource.property("durability").map(Value::to_string).as_deref() {
+/// Where the state of a mechtron is kept, as its property says.
+///
+/// # Errors
+/// `E-PROPERTY-VALUE`, or `E-UNSUPPORTED` for one that a node alone cannot give.
+pub(super) fn durability(point: &Point, value: Option<&Value>) -> Result<Durability, Problem> {
+    match value.map(Value::to_string).as_deref() {
         None | Some("node") => Ok(Durability::Node),
         Some("memory") => Ok(Durability::Memory),
         Some("mesh") => Err(Problem::new(Code::Unsupported, "the durability `mesh` needs more than one node")
-            .at(&resource.point)
+            .at(point)
             .help("use `node`, which survives a crash of the node")),
         Some(other) => {
-            Err(Problem::new(Code::PropertyValue, format!("`{other}` is not a durability")).at(&resource.point).help(
+            Err(Problem::new(Code::PropertyValue, format!("`{other}` is not a durability")).at(point).help(
                 "the durabilities are `memory` (lost with the process), `node` (the default: survives a crash) and `mesh`",
             ))
         }

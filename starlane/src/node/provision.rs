@@ -6,18 +6,26 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use gateway::shapes::Deleted;
 use mechtron_host::Host;
-use resource_registry::{CONTENT_KEYS, Create, Created, Delete, Outcome, Registry, StateStore};
+use quick_cache::sync::Cache;
+use resource_registry::{CONTENT_KEYS, Create, Created, Delete, Op, Outcome, Registry, StateStore};
 use starlane_core::{
     Agent, Base, Code, Command, CreateMode, Key, Kind, Phase, Point, Problem, PropertyChange, ResolvedConfig,
-    Resource, Revision, Status, Target, placement,
+    Resource, Revision, Status, Target, Value, placement,
 };
 
 use super::artifacts::Artifacts;
 use super::commands::{deleted, not_found};
+use super::outside::durability;
 use super::router::has_code;
 
 /// How deep installs may install resources that install others.
 const INSTALL_DEPTH_MAX: usize = 8;
+/// Of how many mechtrons it is remembered what they were before they were changed.
+const REPLACED_MAX: usize = 4_096;
+/// How many changes of one are remembered.
+const CHANGES_MAX: usize = 8;
+/// The properties that say what code runs, and how.
+const CODE_KEYS: [&str; 4] = ["config", "wasm.src", "mechtron.name", "durability"];
 /// The properties that name artifacts.
 const ARTIFACT_KEYS: [&str; 3] = ["bind", "config", "wasm.src"];
 
@@ -31,11 +39,14 @@ pub(super) struct Provision {
     states: StateStore,
     artifacts: Artifacts,
     host: Host,
+    /// What mechtrons were before they were changed, the latest first.
+    replaced: Arc<Cache<Point, Vec<Arc<Resource>>>>,
 }
 
 impl Provision {
     pub(super) fn new(registry: Registry, states: StateStore, artifacts: Artifacts, host: Host) -> Self {
-        Self { registry, states, artifacts, host }
+        let replaced = Arc::new(Cache::new(REPLACED_MAX));
+        Self { registry, states, artifacts, host, replaced }
     }
 
     /// Makes a resource, and all that its config installs; when that fails, nothing of it stays.
@@ -82,16 +93,29 @@ impl Provision {
                 // Before anything is changed, so that a config that cannot be applied changes nothing.
                 let set = self.resolve(artifact, point).await?.set;
                 self.check(point, &kind, &set).await?;
+                let explicit: Vec<_> = changes.iter().map(|change| change.key().clone()).collect();
+                let all =
+                    beneath(set, &explicit).into_iter().chain(changes.iter().cloned()).collect::<Vec<_>>();
+                self.check_code(point, None, &all).await?;
+            } else {
+                self.check_code(target_point(&target), None, &changes).await?;
             }
             let status = if config.is_some() {
                 Status::because(Phase::Init, "its config is being installed")
             } else {
                 Status::ready()
             };
+            let before = match (&target, mode) {
+                (Target::Point(point), CreateMode::Override) => self.registry.get(point),
+                _ => None,
+            };
             let create = Create { mode, target, kind, changes: changes.clone(), status };
             let created = self.registry.create(by, create).await?;
             if created.outcome == Outcome::New {
                 made.push(created.resource.point.clone());
+            }
+            if let Some(before) = before.filter(|before| has_code(before)) {
+                self.remember(before);
             }
             if created.outcome == Outcome::Existed || config.is_none() {
                 if created.outcome == Outcome::Replaced {
@@ -171,11 +195,53 @@ impl Provision {
             self.check(point, &before.kind, &set).await?;
             changes.extend(set);
         }
+        self.check_code(point, Some(&before), &changes).await?;
         let resource = self.registry.set(by, point, changes, expect).await?;
         if has_code(&before) || has_code(&resource) {
+            self.remember(before);
             self.host.swap(point);
         }
         Ok(resource)
+    }
+
+    fn remember(&self, before: Arc<Resource>) {
+        let mut all = vec![before.clone()];
+        let older = self.replaced.get(&before.point).unwrap_or_default();
+        all.extend(older.into_iter().filter(|older| older.created == before.created).take(CHANGES_MAX - 1));
+        self.replaced.insert(before.point.clone(), all);
+    }
+
+    /// What a resource was before it was changed, the latest first; the last [`CHANGES_MAX`] changes of this process.
+    pub(super) fn replaced(&self, point: &Point) -> Vec<Arc<Resource>> {
+        self.replaced.get(point).unwrap_or_default()
+    }
+
+    /// Lets a resource name the code again that it had, with what the configs of both set.
+    pub(super) async fn put_back(
+        &self,
+        by: &Agent,
+        before: &Resource,
+        status: Status,
+    ) -> Result<(), Problem> {
+        let point = &before.point;
+        let now = self.registry.get(point).ok_or_else(|| not_found(&self.registry, point))?;
+        let mut keys: Vec<Key> = Vec::new();
+        for resource in [before, &*now] {
+            let code = resource.properties.keys().filter(|key| CODE_KEYS.contains(&key.as_str()));
+            keys.extend(code.cloned());
+            let config = self.config(resource).await.ok().flatten();
+            keys.extend(config.into_iter().flat_map(|config| config.set).map(|change| change.key().clone()));
+        }
+        keys.retain(|key| now.properties.get(key).is_none_or(|property| !property.locked));
+        let changes = keys.into_iter().map(|key| match before.properties.get(&key) {
+            Some(property) => {
+                PropertyChange::Set { key, value: property.value.clone(), lock: property.locked }
+            }
+            None => PropertyChange::Unset(key),
+        });
+        let set = Op::Set { point: point.clone(), changes: changes.collect(), expect: Some(now.modified) };
+        self.registry.batch(by, vec![set, Op::SetStatus { point: point.clone(), status }]).await?;
+        Ok(())
     }
 
     /// Deletes resources with their activations and their state.
@@ -237,6 +303,44 @@ impl Provision {
         self.registry.set_status(by, point, Status::ready()).await?;
         self.host.swap(point);
         Ok(())
+    }
+
+    /// Checks that what is to run can run: the module has the mechtron, and its durability is one.
+    async fn check_code(
+        &self,
+        point: &Point,
+        before: Option<&Resource>,
+        changes: &[PropertyChange],
+    ) -> Result<(), Problem> {
+        let value = |name: &str| match changes.iter().rev().find(|change| change.key().as_str() == name) {
+            Some(PropertyChange::Set { value, .. }) => Some(value),
+            Some(PropertyChange::Unset(_)) => None,
+            None => before.and_then(|before| before.property(name)),
+        };
+        if !changes.iter().any(|change| CODE_KEYS.contains(&change.key().as_str())) {
+            return Ok(());
+        }
+        durability(point, value("durability"))?;
+        let Some(source) = value("wasm.src").and_then(Value::as_point) else { return Ok(()) };
+        let module = self.artifacts.module(&source).await?;
+        let known: Vec<&str> = module.mechtrons().collect();
+        let name = value("mechtron.name").map(Value::to_string).unwrap_or_default();
+        // A module without a contract tells no names; it takes the name at its start, or does not.
+        let fits = match (name.as_str(), known.len()) {
+            (_, 0) | ("", 1) => true,
+            _ => known.iter().any(|known| known.eq_ignore_ascii_case(&name)),
+        };
+        if fits {
+            return Ok(());
+        }
+        let detail = if name.is_empty() {
+            format!("`{source}` holds several mechtrons, and nothing says which one `{point}` is")
+        } else {
+            format!("`{source}` holds no mechtron `{name}`")
+        };
+        let names: Vec<_> =
+            known.iter().map(|known| format!("`+mechtron.name={}`", known.to_lowercase())).collect();
+        Err(Problem::new(Code::PropertyValue, detail).at(point).help(format!("set {}", names.join(" or "))))
     }
 
     /// Checks that artifacts which properties name exist and are what they should be.
