@@ -8,6 +8,8 @@
 
 mod api;
 pub mod book;
+#[cfg(target_os = "linux")]
+pub mod net;
 mod node;
 pub mod soak;
 
