@@ -11,6 +11,9 @@ pub mod book;
 #[cfg(target_os = "linux")]
 pub mod net;
 mod node;
+#[cfg(unix)]
+pub mod relay;
+pub mod seeded;
 pub mod soak;
 
 use std::path::{Path, PathBuf};

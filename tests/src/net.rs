@@ -128,9 +128,7 @@ impl Lab {
         space::make(&full).unwrap_or_else(|reason| panic!("{reason}"));
         let space = Space { name: full.as_str().into(), number, inner, outer };
         space.nft(&format!(
-            "add table inet lab
-add chain {FAULTS} {{ type filter hook input priority 0; }}
-"
+            "add table inet lab\nadd chain {FAULTS} {{ type filter hook input priority 0; }}\n"
         ));
         space
     }
