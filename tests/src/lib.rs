@@ -18,8 +18,8 @@ pub mod soak;
 
 use std::path::{Path, PathBuf};
 
-pub use api::Api;
-pub use node::{Answer, Node, binary, http};
+pub use api::{Api, Asked};
+pub use node::{Answer, Node, Serve, binary, http};
 
 /// The root of the repository.
 pub fn root() -> PathBuf {

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tests::net::{Lab, Space};
+use tests::{Api, Node, Serve};
 
 /// How long something that must come is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -209,6 +210,29 @@ fn processes_run_inside_and_end_with_the_lab() {
     let mut forgotten = space.spawn(Command::new("cat").stdin(Stdio::piped())).expect("cat is everywhere");
     drop(lab);
     assert!(!forgotten.wait().expect("it ends").success(), "it was ended");
+}
+
+#[test]
+fn a_node_lives_inside_and_can_be_paused_and_started_again() {
+    let Some(lab) = Lab::new() else { return };
+    let space = lab.add("a");
+    let mut node = Node::serve(Serve { space: Some(space), ..Serve::named("edge-1") });
+    assert!(TcpStream::connect(node.api()).is_err(), "its doors are inside");
+    let nodes = |node: &Node| Api::of(node).get("/v1/nodes").expect("it answers").1;
+    assert_eq!(nodes(&node)["nodes"][0]["name"], "edge-1");
+    assert!(node.run(["node", "list"]).ok().contains("edge-1"), "commands run inside");
+
+    node.pause();
+    let (asked, answers) = std::sync::mpsc::sync_channel(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| asked.send(nodes(&node)).expect("somebody waits"));
+        assert!(answers.recv_timeout(Duration::from_millis(200)).is_err(), "who is paused answers nobody");
+        node.resume();
+        answers.recv_timeout(PATIENCE).expect("it answers after");
+    });
+    node.kill();
+    node.restart();
+    assert_eq!(nodes(&node)["nodes"][0]["name"], "edge-1");
 }
 
 #[test]
