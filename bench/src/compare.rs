@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::net::Lab;
 
+use crate::peer::http::Http;
 use crate::peer::nats::{Nats, Place};
 use crate::peer::{Asker, Load, Sample};
 
@@ -72,6 +73,7 @@ fn local(nats: Option<&Path>) -> Vec<Asker> {
     if let Some(program) = nats {
         peers.extend([false, true].map(|secure| Asker::start(Nats::start(program, secure, place), None)));
     }
+    peers.push(Asker::start(Http::start(), None));
     peers
 }
 

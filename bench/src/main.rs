@@ -11,6 +11,8 @@
 mod compare;
 #[cfg(target_os = "linux")]
 mod cpu;
+#[cfg(target_os = "linux")]
+mod echo;
 mod http;
 mod load;
 #[cfg(target_os = "linux")]

@@ -1,5 +1,6 @@
 //! Who is compared: ways to ask an echo in another process, and the loop that asks.
 
+pub(crate) mod http;
 pub(crate) mod nats;
 
 use std::future::Future;
