@@ -9,6 +9,7 @@ demo: build ## Runs the whole story on this machine: create, publish, bind, run 
 	target/release/starlane demo --bundles target/bundles
 
 test: wasm ## Runs all tests
+	-@scripts/net-tools
 	cargo test --release --workspace --quiet
 
 bench: build ## Runs all benchmarks; prints a table and writes target/bench/*.json

@@ -1,6 +1,7 @@
 //! A closed-loop load: so many connections, each with one request in flight at a time, for a while.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,15 +70,15 @@ async fn ask(target: &Target, until: Instant, client: usize) -> (Vec<Duration>, 
             body.len()
         );
         stream.write_all(request.as_bytes()).await.expect("the node reads");
-        failed += usize::from(!answer(&mut stream, &mut buffer).await);
+        failed += usize::from(answer(&mut stream, &mut buffer).await.is_none());
         let begun = std::mem::replace(&mut now, Instant::now());
         times.push(now - begun);
     }
     (times, failed)
 }
 
-/// Reads one whole answer; tells whether it is a success.
-async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
+/// Reads one whole answer; tells where in the buffer its body is, when it is a success.
+pub(crate) async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Range<usize>> {
     let mut filled = 0;
     loop {
         let read = stream.read(&mut buffer[filled..]).await.expect("the node answers");
@@ -89,7 +90,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
             buffer.resize(total, 0);
         }
         if filled >= total {
-            return buffer[9] == b'2';
+            return (buffer[9] == b'2').then_some(head + 4..total);
         }
     }
 }

@@ -1,112 +1,81 @@
-//! Benchmarks of a whole node, as its users reach it: a process of its own, over HTTP on loopback.
+//! Benchmarks of whole nodes in processes of their own.
 //!
-//! `bench --bundles DIR [--json FILE]`. Load generator and node share the machine, so that absolute figures say as much of
-//! the machine as of the node; each comes with its own baseline in the same run.
+//! * `bench http`: one node over HTTP, as its users reach it.
+//! * `bench mesh`: requests to an echo in another process, beside NATS, row by row in one run.
+//!
+//! Load and nodes share the machine, so that absolute figures say as much of the machine as of the nodes; each comes with
+//! its own baseline in the same run.
 #![expect(clippy::expect_used, reason = "a benchmark ends when the machine does not play along")]
 
+#[cfg(target_os = "linux")]
+mod compare;
+#[cfg(target_os = "linux")]
+mod cpu;
+#[cfg(target_os = "linux")]
+mod echo;
+mod http;
 mod load;
+#[cfg(target_os = "linux")]
+mod peer;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use load::{Figures, Target};
-use serde_json::{Map, Value, json};
-use tests::Node;
+const USAGE: &str = "\
+usage: bench http [--bundles DIR] [--json FILE]
+       bench mesh [--nats FILE] [--rounds N] [--seconds S] [--json FILE]";
 
-const DURATION: Duration = Duration::from_secs(5);
+/// What the command line says.
+struct Arguments {
+    bundles: PathBuf,
+    json: Option<PathBuf>,
+    nats: Option<PathBuf>,
+    rounds: usize,
+    seconds: f64,
+}
 
 fn main() {
-    let (bundles, json) = arguments();
-    let node = Node::start();
-    prepare(&node, &bundles);
-    let token = std::fs::read_to_string(node.data().join("admin.token")).expect("the node made a token");
-    let api = |method: &'static str, path: &str, body: fn(usize, usize) -> String| Target {
-        address: node.api(),
-        method,
-        path: path.to_owned(),
-        token: Some(token.trim().to_owned()),
-        body,
-    };
-    let web = |path: &str| Target {
-        address: node.web(),
-        method: "GET",
-        path: path.to_owned(),
-        token: None,
-        body: |_, _| String::new(),
-    };
-    let rows: Vec<(&str, Target, usize)> = vec![
-        ("web: hello mechtron, 1 connection", web("/hello"), 1),
-        ("web: hello mechtron, 64 connections", web("/hello"), 64),
-        ("web: file of a bundle, 64 connections", web("/index.html"), 64),
-        ("api: healthz, 64 connections (the door alone)", api("GET", "/healthz", |_, _| String::new()), 64),
-        ("api: durable create, 1 client", api("POST", "/v1/resources", create), 1),
-        ("api: durable create, 8 clients", api("POST", "/v1/resources", create), 8),
-        ("api: durable create, 64 clients", api("POST", "/v1/resources", create), 64),
-        ("api: get, 64 clients", api("GET", "/v1/resources/localhost", |_, _| String::new()), 64),
-    ];
-    println!("{:<50} {:>10} {:>10} {:>10}", "", "per second", "p50", "p99");
-    let mut results = Map::new();
-    for (at, (name, target, connections)) in rows.into_iter().enumerate() {
-        let figures = load::run(&target, connections, DURATION, at);
-        let Figures { per_second, p50, p99, failed } = figures;
-        let note = if failed == 0 { String::new() } else { format!("  {failed} failed") };
-        println!("{name:<50} {per_second:>10.0} {p50:>10.1?} {p99:>10.1?}{note}");
-        results.insert(
-            name.to_owned(),
-            json!({
-                "perSecond": per_second, "p50Us": p50.as_secs_f64() * 1e6, "p99Us": p99.as_secs_f64() * 1e6,
-                "failed": failed,
-            }),
-        );
-    }
-    if let Some(file) = json {
-        std::fs::write(&file, Value::Object(results).to_string()).expect("the file can be written");
+    let mut words = std::env::args().skip(1);
+    let role = words.next().unwrap_or_default();
+    match role.as_str() {
+        "http" => {
+            let arguments = arguments(words);
+            http::run(&arguments.bundles, arguments.json.as_deref());
+        }
+        #[cfg(target_os = "linux")]
+        "mesh" => {
+            let Arguments { json, nats, rounds, seconds, .. } = arguments(words);
+            compare::run(&compare::Config { nats, rounds, seconds, json });
+        }
+        // The roles of the processes that a comparison starts.
+        #[cfg(target_os = "linux")]
+        peer::nats::RESPONDER => peer::nats::respond(&mut words),
+        _ => usage(),
     }
 }
 
-/// A space with a site and a mechtron that answers HTTP.
-fn prepare(node: &Node, bundles: &std::path::Path) {
-    let script = format!(
-        "create localhost<Space>; create localhost:repo<Repo>; create localhost:repo:site<BundleSeries>; \
-         create localhost:repo:hello<BundleSeries>; create localhost:bench<Base>; \
-         publish ^[ {0}/site ]-> localhost:repo:site:1.0.0; publish ^[ {0}/hello ]-> localhost:repo:hello:1.0.0; \
-         create localhost:hello<Mechtron>{{ +config=localhost:repo:hello:1.0.0:/config/hello.mechtron }}; \
-         create localhost:files<FileSystem>",
-        bundles.display()
-    );
-    node.exec(&script).ok();
-    let bind = "Bind(version=1.0.0) { Http { <Get>/hello -> localhost:hello^Http<Get>/ => &; \
-                <Get>/(.*) -> localhost:repo:site:1.0.0:/html/$1 => &; } }";
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    std::fs::create_dir(folder.path().join("bind")).expect("a folder can be made");
-    std::fs::write(folder.path().join("bind/bench.bind"), bind).expect("a file can be written");
-    node.exec(&format!(
-        "create localhost:repo:bench<BundleSeries>; publish ^[ {} ]-> localhost:repo:bench:1.0.0; \
-         set localhost{{ +bind=localhost:repo:bench:1.0.0:/bind/bench.bind }}",
-        folder.path().display()
-    ))
-    .ok();
-}
-
-/// A resource that nobody else creates: by the number of the row, the client and the request.
-fn create(row_and_client: usize, number: usize) -> String {
-    format!(
-        r#"{{"point":"localhost:bench:r-{row_and_client}-{number}","kind":"Base","properties":{{"n":{number}}}}}"#
-    )
-}
-
-fn arguments() -> (PathBuf, Option<PathBuf>) {
-    let (mut bundles, mut json) = (PathBuf::from("target/bundles"), None);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--bundles" => bundles = arguments.next().expect("--bundles DIR").into(),
-            "--json" => json = Some(arguments.next().expect("--json FILE").into()),
-            _ => {
-                eprintln!("usage: bench [--bundles DIR] [--json FILE]");
-                std::process::exit(2);
-            }
+fn arguments(mut words: impl Iterator<Item = String>) -> Arguments {
+    let mut arguments = Arguments {
+        bundles: PathBuf::from("target/bundles"),
+        json: None,
+        nats: None,
+        rounds: 3,
+        seconds: 1.0,
+    };
+    while let Some(word) = words.next() {
+        let Some(value) = words.next() else { usage() };
+        match word.as_str() {
+            "--bundles" => arguments.bundles = value.into(),
+            "--json" => arguments.json = Some(value.into()),
+            "--nats" => arguments.nats = Some(value.into()),
+            "--rounds" => arguments.rounds = value.parse().unwrap_or_else(|_| usage()),
+            "--seconds" => arguments.seconds = value.parse().unwrap_or_else(|_| usage()),
+            _ => usage(),
         }
     }
-    (bundles, json)
+    arguments
+}
+
+fn usage() -> ! {
+    eprintln!("{USAGE}");
+    std::process::exit(2);
 }

@@ -8,6 +8,29 @@ use serde_json::Value;
 use ureq::Agent;
 
 use crate::Node;
+#[cfg(target_os = "linux")]
+use crate::net::Space;
+
+/// How long after its deadline a request is given up.
+const HUNG: Duration = Duration::from_secs(20);
+
+/// How a request ended, as the node tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// The status of the answer.
+    pub status: u16,
+    /// `ok`, `rejected`, `failed` or `unknown`.
+    pub outcome: String,
+    /// The reply, or the problem.
+    pub json: Value,
+}
+
+impl Asked {
+    /// Whether the mechtron answered with a success.
+    pub fn is_ok(&self) -> bool {
+        self.outcome == "ok" && (200..300).contains(&self.status)
+    }
+}
 
 /// The API of a node that may be killed in between.
 #[derive(Debug)]
@@ -15,6 +38,9 @@ pub struct Api {
     agent: Agent,
     base: String,
     token: String,
+    /// The network that the node is in.
+    #[cfg(target_os = "linux")]
+    space: Option<Space>,
 }
 
 impl Api {
@@ -26,29 +52,73 @@ impl Api {
             .max_idle_connections(0)
             .timeout_connect(Some(Duration::from_secs(10)));
         let base = format!("http://{}", node.api());
-        Self { agent: config.build().into(), base, token: format!("Bearer {}", token.trim()) }
+        Self {
+            agent: config.build().into(),
+            base,
+            token: format!("Bearer {}", token.trim()),
+            #[cfg(target_os = "linux")]
+            space: node.served().space.clone(),
+        }
+    }
+
+    fn inside<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        #[cfg(target_os = "linux")]
+        if let Some(space) = &self.space {
+            return space.inside(work);
+        }
+        work()
     }
 
     /// Posts JSON; `None` when no answer came.
     pub fn post(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
         let request = self.agent.post(format!("{}{path}", self.base)).header("authorization", &self.token);
-        let mut answer = request.send_json(body).ok()?;
-        let json = answer.body_mut().read_json().ok()?;
-        Some((answer.status().as_u16(), json))
+        self.inside(|| {
+            let mut answer = request.send_json(body).ok()?;
+            let json = answer.body_mut().read_json().ok()?;
+            Some((answer.status().as_u16(), json))
+        })
     }
 
     /// Gets JSON; `None` when no answer came.
     pub fn get(&self, path: &str) -> Option<(u16, Value)> {
         let request = self.agent.get(format!("{}{path}", self.base)).header("authorization", &self.token);
-        let mut answer = request.call().ok()?;
-        let json = answer.body_mut().with_config().limit(u64::MAX).read_json().ok()?;
-        Some((answer.status().as_u16(), json))
+        self.inside(|| {
+            let mut answer = request.call().ok()?;
+            let json = answer.body_mut().with_config().limit(u64::MAX).read_json().ok()?;
+            Some((answer.status().as_u16(), json))
+        })
+    }
+
+    /// Asks a mechtron and waits at most so long; `None` when no answer came from the node.
+    pub fn request(&self, point: &str, method: &str, body: &Value, timeout: Duration) -> Option<Asked> {
+        let path = format!("/v1/request/{point}?method={method}&timeout={}ms", timeout.as_millis());
+        let request = self.agent.post(format!("{}{path}", self.base)).header("authorization", &self.token);
+        // A node that does not answer at all is told from one that answers late.
+        let request = request.config().timeout_global(Some(timeout + HUNG)).build();
+        self.inside(|| {
+            let mut answer = request.send_json(body).ok()?;
+            let outcome = answer.headers().get("starlane-outcome");
+            let outcome = outcome.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+            let json = answer.body_mut().read_json().unwrap_or_default();
+            Some(Asked { status: answer.status().as_u16(), outcome, json })
+        })
+    }
+
+    /// Opens a stream of content, from some byte on; `None` when there is none.
+    pub fn content(&self, point: &str, from: u64) -> Option<impl Read + use<>> {
+        let path = format!("/v1/files/{}", point.replace('/', "%2F"));
+        let request = self.agent.get(format!("{}{path}", self.base)).header("authorization", &self.token);
+        let request = request.header("range", format!("bytes={from}-"));
+        let answer = self.inside(|| request.call().ok())?;
+        (answer.status().as_u16() == 206)
+            .then(|| answer.into_body().into_with_config().limit(u64::MAX).reader())
     }
 
     /// Opens a stream of JSON lines; `None` when the node is not there.
     pub fn stream(&self, path: &str) -> Option<impl Read + use<>> {
         let request = self.agent.get(format!("{}{path}", self.base)).header("authorization", &self.token);
-        let answer = request.header("accept", "application/x-ndjson").call().ok()?;
+        let request = request.header("accept", "application/x-ndjson");
+        let answer = self.inside(|| request.call().ok())?;
         assert_eq!(answer.status().as_u16(), 200, "{path} is a stream");
         Some(answer.into_body().into_reader())
     }

@@ -8,13 +8,18 @@
 
 mod api;
 pub mod book;
+#[cfg(target_os = "linux")]
+pub mod net;
 mod node;
+#[cfg(unix)]
+pub mod relay;
+pub mod seeded;
 pub mod soak;
 
 use std::path::{Path, PathBuf};
 
-pub use api::Api;
-pub use node::{Answer, Node, binary, http};
+pub use api::{Api, Asked};
+pub use node::{Answer, Node, Serve, binary, http};
 
 /// The root of the repository.
 pub fn root() -> PathBuf {

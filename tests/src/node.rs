@@ -6,7 +6,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use tempfile::TempDir;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::{NamedTempFile, TempDir};
+
+#[cfg(target_os = "linux")]
+use crate::net::Space;
+
+/// How many lines of a node's log are shown.
+const LOG_LINES: usize = 40;
 
 /// The binary under test, built beside the tests.
 pub fn binary() -> PathBuf {
@@ -20,10 +27,43 @@ pub fn binary() -> PathBuf {
     panic!("the starlane binary is not built: run the tests with `make test`");
 }
 
+/// How a node is started.
+#[derive(Debug, Clone)]
+pub struct Serve {
+    /// Its name.
+    pub name: String,
+    /// Its labels, each as `tier=edge`.
+    pub labels: Vec<String>,
+    /// Where others may dial it; it is not dialled when there is none.
+    pub listen: Option<SocketAddr>,
+    /// Whom it joins, and the token for it.
+    pub join: Option<(SocketAddr, String)>,
+    /// The network that it is in; this machine's own when there is none.
+    #[cfg(target_os = "linux")]
+    pub space: Option<Space>,
+}
+
+impl Serve {
+    /// A node of a name with nothing else said.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            labels: Vec::new(),
+            listen: None,
+            join: None,
+            #[cfg(target_os = "linux")]
+            space: None,
+        }
+    }
+}
+
 /// A node that is really started, with a data folder of its own that outlives its process.
 #[derive(Debug)]
 pub struct Node {
+    serve: Serve,
     data: TempDir,
+    /// What it logs, shown when a test fails.
+    log: NamedTempFile,
     process: Option<Child>,
     web: String,
     api: String,
@@ -75,32 +115,64 @@ impl From<Output> for Answer {
 impl Node {
     /// Starts a node in an empty data folder on free ports and waits until it is ready.
     pub fn start() -> Self {
+        Self::serve(Serve::named("node-1"))
+    }
+
+    /// Starts a node in an empty data folder, its doors on free ports, and waits until it is ready.
+    pub fn serve(serve: Serve) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
-        let mut node = Self { data, process: None, web: "127.0.0.1:0".into(), api: "127.0.0.1:0".into() };
+        let log = NamedTempFile::new().expect("a temporary file");
+        let (web, api) = ("127.0.0.1:0".into(), "127.0.0.1:0".into());
+        let mut node = Self { serve, data, log, process: None, web, api };
         node.restart();
         node
     }
 
-    /// Starts the process again in the same data folder, and on the same ports as before when it can.
+    /// Starts the process again in the same data folder, and on the same ports as before when it can. It joins anew when
+    /// it was started by joining, as a service of the machine does that is always started with the same words.
     pub fn restart(&mut self) {
-        assert!(self.process.is_none(), "the node still runs");
-        let mut process = Command::new(binary())
-            .args(["serve", "--name", "node-1", "--http", &self.web, "--api", &self.api, "--data"])
-            .arg(self.data.path())
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the node starts");
+        let mut process = self.spawn();
         let mut ready = String::new();
         let stdout = process.stdout.take().expect("its output is piped");
         BufReader::new(stdout).read_line(&mut ready).expect("it says when it is ready");
+        if ready.is_empty() {
+            _ = process.wait();
+            panic!("{} did not start:\n{}", self.serve.name, self.log());
+        }
         let address = |label: &str| {
             let rest = ready.split_once(label).unwrap_or_else(|| panic!("no {label} in {ready:?}")).1;
             rest.split([',', ' ', '\n']).next().unwrap_or_default().to_owned()
         };
         (self.web, self.api) = (address("web http://"), address("api http://"));
         self.process = Some(process);
+    }
+
+    /// The same, for a node that may never become ready: it is not waited for.
+    pub fn restart_unready(&mut self) {
+        let mut process = self.spawn();
+        drop(process.stdout.take());
+        self.process = Some(process);
+    }
+
+    fn spawn(&self) -> Child {
+        assert!(self.process.is_none(), "the node still runs");
+        let log = self.log.reopen().expect("its log is there");
+        let mut command = Command::new(binary());
+        command
+            .args(["serve", "--name", &self.serve.name, "--http", &self.web, "--api", &self.api, "--data"])
+            .arg(self.data.path())
+            .args(self.serve.labels.iter().flat_map(|label| ["--label", label]))
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        if let Some(listen) = self.serve.listen {
+            command.args(["--listen", &listen.to_string()]);
+        }
+        if let Some((to, token)) = &self.serve.join {
+            command.args(["--join", &to.to_string(), token]);
+        }
+        self.inside(|| command.spawn()).expect("the node starts")
     }
 
     /// Kills the process at once, as a crash does.
@@ -117,6 +189,52 @@ impl Node {
         let pid = process.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
         process.wait().expect("it ends").code().unwrap_or(-1)
+    }
+
+    /// Stops the process where it is, as a machine does that is asleep.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process has a number");
+        kill_process(pid, signal).expect("its own process can be told");
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.serve.name
+    }
+
+    /// How it is started.
+    pub fn served(&self) -> &Serve {
+        &self.serve
+    }
+
+    /// The last lines that it logged.
+    pub fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.log.path()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+
+    /// Whether its process runs.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Runs something in the node's network, where its doors are reached.
+    pub fn inside<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        #[cfg(target_os = "linux")]
+        if let Some(space) = &self.serve.space {
+            return space.inside(work);
+        }
+        work()
     }
 
     /// The data folder.
@@ -152,7 +270,8 @@ impl Node {
 
     /// Runs a command of this node, as a user would type it.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Answer {
-        self.command(arguments).output().expect("the command runs").into()
+        let mut command = self.command(arguments);
+        self.inside(|| command.output()).expect("the command runs").into()
     }
 
     /// Runs one statement.
@@ -162,13 +281,16 @@ impl Node {
 
     /// Asks the users' web for something; answers the status line's number, the headers and the body.
     pub fn http(&self, method: &str, host: &str, path: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
-        http(self.web(), method, host, path, "", body)
+        self.inside(|| http(self.web(), method, host, path, "", body))
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- the log of {}:\n{}", self.serve.name, self.log());
+        }
     }
 }
 
