@@ -282,7 +282,7 @@ impl Provision {
         let point = &resource.point;
         if let Some(config) = self.config(resource).await? {
             // What it has was given explicitly, or was set by the config before the crash.
-            let has: Vec<_> = resource.properties.iter().map(|(key, _)| key.clone()).collect();
+            let has: Vec<_> = resource.properties.keys().cloned().collect();
             let set = beneath(config.set, &has);
             self.check(point, &resource.kind, &set).await?;
             self.registry.set(by, point, set, None).await?;
