@@ -4,15 +4,20 @@ mod story;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use starlane_core::{Code, Problem};
 
 use crate::cli::demo::DemoArgs;
 use crate::output::Stop;
-use story::{Broken, Story};
+use story::{Broken, Cast, Story};
 
 /// The bundles that the story needs.
 const BUNDLES: [&str; 4] = ["site", "hello", "counter", "shop"];
+
+/// How often it is looked whether a node that is kept still runs.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Tells the story; tells too when it does not go on since an answer is not what it should be, and ends with 1 then.
 ///
@@ -22,27 +27,63 @@ pub async fn run(args: DemoArgs) -> Result<(), Stop> {
     let bundles = bundles(args.bundles.as_deref())?;
     let folder = Folder::new()?;
     let runtime = tokio::runtime::Handle::current();
-    let told = tokio::task::spawn_blocking(move || {
-        let mut story = Story::new(&folder.0, args.http, args.api, runtime)?;
+    let cast = Arc::new(Cast::default());
+    let (data, actors) = (folder.0.clone(), cast.clone());
+    let mut telling = tokio::task::spawn_blocking(move || {
+        let mut story = Story::new(&data, args.http, args.api, runtime, actors)?;
         tell(&mut story, &bundles)?;
-        Ok::<_, Broken>((end(&mut story, args.keep), folder))
+        end(&mut story, args.keep);
+        Ok::<_, Broken>(())
     });
-    let told =
-        told.await.map_err(|error| Problem::new(Code::Internal, format!("the story stopped: {error}")))?;
-    let (kept, folder) = match told {
-        Ok(end) => end,
-        Err(broken) => {
-            // Who closed the pipe does not want to know.
-            _ = writeln!(anstream::stderr(), "\nThe story does not go on: {broken}");
-            return Err(Stop::Exit(1));
+    let told = tokio::select! {
+        told = &mut telling => told,
+        () = interrupted() => {
+            // Without its node the story breaks off by itself; what it still types must not outlive the folder.
+            cast.end();
+            _ = telling.await;
+            return Err(Stop::Interrupted);
         }
     };
-    if let Some(mut node) = kept {
-        // Ctrl-C reaches the node too; then there is nothing left to keep.
-        _ = tokio::task::spawn_blocking(move || node.wait()).await;
+    let told = told.map_err(|error| Problem::new(Code::Internal, format!("the story stopped: {error}")))?;
+    if let Err(broken) = told {
+        cast.end();
+        // Who closed the pipe does not want to know.
+        _ = writeln!(anstream::stderr(), "\nThe story does not go on: {broken}");
+        return Err(Stop::Exit(1));
     }
-    drop(folder);
+    if args.keep {
+        let ended = tokio::select! {
+            () = until_alone(&cast) => Ok(()),
+            () = interrupted() => Err(Stop::Interrupted),
+        };
+        cast.end();
+        return ended;
+    }
     Ok(())
+}
+
+/// Waits until the node has ended by itself.
+async fn until_alone(cast: &Cast) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    while !cast.is_alone() {
+        looks.tick().await;
+    }
+}
+
+/// Waits for Ctrl-C, or for whoever ends processes.
+async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    _ = tokio::signal::ctrl_c().await;
 }
 
 fn tell(story: &mut Story, bundles: &Path) -> Result<(), Broken> {
@@ -172,7 +213,7 @@ fn publish(story: &mut Story, bundles: &Path, name: &str) -> Result<(), Broken> 
     story.sees(&[&format!("localhost:repo:{name}:1.0.0<Bundle>"), "Ready"])
 }
 
-fn end(story: &mut Story, keep: bool) -> Option<std::process::Child> {
+fn end(story: &mut Story, keep: bool) {
     let (checks, web, api) = (story.checks, story.web_url(), story.api_url());
     story.chapter("The end");
     story.say(&format!("{checks} answers were checked, and all of them are right."));
@@ -183,7 +224,7 @@ fn end(story: &mut Story, keep: bool) -> Option<std::process::Child> {
             "Nothing is left running, and nothing on the disk. `starlane demo --keep` leaves the node up.",
         );
     }
-    story.end(keep)
+    story.end(keep);
 }
 
 fn bundles(named: Option<&Path>) -> Result<PathBuf, Problem> {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before the story ends badly.
@@ -29,14 +30,59 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Broken {
     move |error| Broken::Io { what, error }
 }
 
+/// The processes of a story, which end with it however it ends.
+#[derive(Debug, Default)]
+pub(super) struct Cast(Mutex<Processes>);
+
+#[derive(Debug, Default)]
+struct Processes {
+    node: Option<Child>,
+    watch: Option<Child>,
+    /// Nothing is started any more.
+    over: bool,
+}
+
+impl Cast {
+    fn lock(&self) -> MutexGuard<'_, Processes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all processes; one that is started later ends at once.
+    pub(super) fn end(&self) {
+        let mut processes = self.lock();
+        processes.over = true;
+        let (node, watch) = (processes.node.take(), processes.watch.take());
+        [watch, node].into_iter().flatten().for_each(end);
+    }
+
+    /// Whether the node has ended by itself.
+    pub(super) fn is_alone(&self) -> bool {
+        self.lock().node.as_mut().is_none_or(|node| !matches!(node.try_wait(), Ok(None)))
+    }
+
+    fn enter(&self, child: Child, role: fn(&mut Processes) -> &mut Option<Child>) {
+        let mut processes = self.lock();
+        if processes.over {
+            return end(child);
+        }
+        *role(&mut processes) = Some(child);
+    }
+}
+
+fn end(mut child: Child) {
+    // It may have ended by itself.
+    _ = child.kill();
+    _ = child.wait();
+}
+
 /// A node and what was said and seen so far.
 pub(super) struct Story {
     binary: PathBuf,
     data: PathBuf,
     web: String,
     api: String,
-    node: Option<Child>,
-    watch: Option<(Child, Receiver<String>)>,
+    cast: Arc<Cast>,
+    watch: Option<Receiver<String>>,
     runtime: tokio::runtime::Handle,
     http: reqwest::Client,
     chapters: usize,
@@ -49,13 +95,14 @@ impl Story {
         web: SocketAddr,
         api: SocketAddr,
         runtime: tokio::runtime::Handle,
+        cast: Arc<Cast>,
     ) -> Result<Self, Broken> {
         Ok(Self {
             binary: std::env::current_exe().map_err(io("this program cannot find itself"))?,
             data: data.to_owned(),
             web: web.to_string(),
             api: api.to_string(),
-            node: None,
+            cast,
             watch: None,
             runtime,
             http: reqwest::Client::builder()
@@ -113,7 +160,7 @@ impl Story {
             BufReader::new(stdout).read_line(&mut ready).map_err(io("the node says nothing"))?;
         }
         let took = begun.elapsed();
-        self.node = Some(node);
+        self.cast.enter(node, |processes| &mut processes.node);
         let address = |label: &str| {
             let rest = ready.split_once(label)?.1;
             rest.split([',', ' ', '\n']).next().map(str::to_owned)
@@ -128,7 +175,7 @@ impl Story {
 
     /// Ends the node's process as a crash would.
     pub(super) fn kill(&mut self) -> Result<(), Broken> {
-        let Some(mut node) = self.node.take() else { return Ok(()) };
+        let Some(mut node) = self.cast.lock().node.take() else { return Ok(()) };
         self.print(&format!("   {} kill -9 {}", Self::paint("2", "$"), node.id()));
         node.kill().and_then(|()| node.wait()).map(drop).map_err(io("the node cannot be killed"))
     }
@@ -206,7 +253,8 @@ impl Story {
                 }
             });
         }
-        self.watch = Some((child, seen));
+        self.cast.enter(child, |processes| &mut processes.watch);
+        self.watch = Some(seen);
         Ok(())
     }
 
@@ -214,7 +262,7 @@ impl Story {
     pub(super) fn sees(&mut self, parts: &[&str]) -> Result<(), Broken> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let Some((_, seen)) = &self.watch else {
+            let Some(seen) = &self.watch else {
                 return Err(self.wrong("the watch", "one is open", "none is"));
             };
             match seen.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -250,20 +298,14 @@ impl Story {
         }
     }
 
-    /// Stops the watch and, unless it is to be kept, the node. Answers the node that was kept.
-    pub(super) fn end(&mut self, keep: bool) -> Option<Child> {
-        if let Some((mut watch, _)) = self.watch.take() {
-            // It may have ended by itself.
-            _ = watch.kill();
-            _ = watch.wait();
-        }
-        let mut node = self.node.take()?;
+    /// Stops the watch and, unless it is to be kept, the node.
+    pub(super) fn end(&mut self, keep: bool) {
         if keep {
-            return Some(node);
+            self.watch = None;
+            let watch = self.cast.lock().watch.take();
+            return watch.into_iter().for_each(end);
         }
-        _ = node.kill();
-        _ = node.wait();
-        None
+        self.cast.end();
     }
 
     fn show_command(&self, arguments: &[&str]) {
@@ -284,12 +326,6 @@ impl Story {
     fn paint(code: &str, text: &str) -> String {
         // The stream takes colours out again where they are not wanted.
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
-    }
-}
-
-impl Drop for Story {
-    fn drop(&mut self) {
-        self.end(false);
     }
 }
 
