@@ -1,5 +1,4 @@
 //! A change of a running mechtron's code that does not work out.
-#![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
 
 use std::fs;
 
