@@ -120,11 +120,6 @@ impl Config {
         &self.kind
     }
 
-    /// The statements of `Install`, for the errors that carrying them out meets.
-    pub fn install(&self) -> &[Statement] {
-        &self.install
-    }
-
     fn locate(&self, problem: Problem) -> Problem {
         within(problem, &self.origin.text, 0).in_file(&*self.origin.name)
     }

@@ -273,10 +273,28 @@ impl Problem {
     }
 }
 
+/// What to do next when a message was refused on its way: a refusal carries the reason alone.
+fn next_step(code: Code) -> Option<&'static str> {
+    match code {
+        Code::MessageInvalid | Code::NoRoute => Some("`starlane describe POINT` shows what it takes"),
+        Code::NotFound => Some("`starlane select 'SPACE:**'` shows what is there"),
+        Code::NotReady => {
+            Some("`starlane get POINT` tells its status, `starlane logs POINT` what it said last")
+        }
+        Code::Trapped | Code::HandlerFailed | Code::TimeBudget | Code::AbiViolation => {
+            Some("`starlane logs POINT` shows what it said")
+        }
+        Code::TooLarge => Some("keep large content in a file, and send a part of it or its point"),
+        Code::Busy => Some("try again in a moment"),
+        _ => None,
+    }
+}
+
 impl From<crate::Refusal> for Problem {
     fn from(refusal: crate::Refusal) -> Self {
         let mut problem = Problem::new(refusal.code, refusal.detail.to_string());
         problem.retry_after = refusal.retry_after.map(|after| after.as_secs().max(1));
+        problem.help = next_step(refusal.code).map(str::to_owned);
         problem
     }
 }

@@ -1,6 +1,5 @@
 //! What may stand where: the rules for making resources.
 
-use crate::nearest::did_you_mean;
 use crate::{Base, Code, Point, Problem};
 
 /// The space that holds what the mesh knows of itself.
@@ -115,14 +114,6 @@ pub fn may_be_at(child: &Base, point: &Point) -> Result<(), Problem> {
         .help("choose another name")),
         _ => Ok(()),
     }
-}
-
-/// Which of some names was meant by a point that leads nowhere: help for `E-NOT-FOUND`.
-pub fn did_you_mean_point<'a>(
-    point: &Point,
-    siblings: impl IntoIterator<Item = &'a Point>,
-) -> Option<String> {
-    did_you_mean(point.as_str(), siblings.into_iter().map(Point::as_str))
 }
 
 fn right_parents(child: &Base) -> String {

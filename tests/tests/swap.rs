@@ -1,5 +1,4 @@
-//! A change of a running mechtron's code that does not work out.
-#![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
+//! What a node tells of a mechtron that fails: a change of its code that does not work out, and a panic.
 
 use std::fs;
 
@@ -47,4 +46,23 @@ fn a_roll_back_survives_a_restart() {
     node.kill();
     node.restart();
     assert!(add(&node).contains(&format!(r#""total":{}"#, total + 2)));
+}
+
+#[test]
+fn what_a_panic_says_is_in_the_log() {
+    let node = Node::start();
+    let bundle = root().join("target/bundles/shop");
+    node.exec("create shop<Space>; create shop:repo<Repo>; create shop:repo:it<BundleSeries>").ok();
+    node.run(["publish", &format!("^[ {} ]-> shop:repo:it:1.0.0", bundle.display())]).ok();
+    node.exec(
+        "create shop:cart<Mechtron>{ +wasm.src=shop:repo:it:1.0.0:/wasm/shop.wasm, +mechtron.name=cart }",
+    )
+    .ok();
+    // Without its bind nobody stands before the cart, and it counts further than it can.
+    let most = r#"{"article": "apple", "count": 4294967295}"#;
+    node.run(["request", "shop:cart^Ext<AddItem>", most]).ok();
+    let error = node.run(["request", "shop:cart^Ext<AddItem>", most]).fails(8);
+    assert!(error.contains("E-TRAP"), "{error}");
+    let log = node.run(["logs", "shop:cart"]).ok();
+    assert!(log.contains("attempt to add with overflow") && log.contains("cart.rs"), "{log}");
 }

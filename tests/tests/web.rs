@@ -1,5 +1,4 @@
 //! The users' web of a real node, as browsers and caches use it.
-#![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
 
 use std::fs;
 
