@@ -51,13 +51,16 @@ pub(crate) struct Faults {
     pub(crate) yields: usize,
 }
 
+/// Says which requests are never hit by a fault.
+type Spare = dyn Fn(&[u8]) -> bool + Send + Sync;
+
 /// An upstream to a handler of this process.
 pub(crate) struct Flaky {
     handler: Handler,
     random: Mutex<Random>,
     faults: Mutex<Faults>,
     /// Which calls are never run twice, nor left unknown.
-    spare: Box<dyn Fn(&[u8]) -> bool + Send + Sync>,
+    spare: Box<Spare>,
     cut: Arc<AtomicBool>,
     pub(crate) calls: AtomicU64,
     pub(crate) fired: AtomicU64,

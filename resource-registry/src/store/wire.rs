@@ -222,8 +222,8 @@ mod tests {
     fn the_bytes_are_those_that_other_nodes_know() {
         let requests = requests();
         let responses = responses();
-        let lines = requests.iter().map(|request| encode(request));
-        let lines = lines.chain(responses.iter().map(|response| encode(response)));
+        let lines = requests.iter().map(encode);
+        let lines = lines.chain(responses.iter().map(encode));
         let now: Vec<String> = lines.map(hex::encode).collect();
         assert_eq!(now.join("\n"), GOLDEN.trim_end(), "the wire changed");
         for (request, line) in requests.iter().zip(&now) {
