@@ -14,12 +14,34 @@ fn main() -> ExitCode {
             println!("P01 P02 {figures}");
             figures.kept()
         }
+        #[cfg(target_os = "linux")]
+        name => match of_a_mesh(name) {
+            Some(report) => {
+                println!("{report}");
+                report.kept()
+            }
+            None => return usage(),
+        },
+        #[cfg(not(target_os = "linux"))]
         _ => return usage(),
     };
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The promises of several nodes. They need networks of their own, and end where those are not permitted.
+#[cfg(target_os = "linux")]
+fn of_a_mesh(name: &str) -> Option<soak::Report> {
+    use std::time::Duration;
+
+    let lab = || tests::net::Lab::new().unwrap_or_else(|| std::process::exit(1));
+    Some(match name {
+        "outcome" => soak::requests_under_kills(lab(), 1_000_000, 30, 10),
+        _ => return None,
+    })
+}
+
 fn usage() -> ExitCode {
-    eprintln!("usage: soak NAME, where NAME is one of: kill");
+    let names = "kill, outcome";
+    eprintln!("usage: soak NAME, where NAME is one of: {names}");
     ExitCode::from(2)
 }
