@@ -36,12 +36,14 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
     let lab = || tests::net::Lab::new().unwrap_or_else(|| std::process::exit(1));
     Some(match name {
         "outcome" => soak::requests_under_kills(lab(), 1_000_000, 30, 10),
+        "death" => soak::mechtrons_of_killed_nodes(20),
+        "alive" => soak::no_false_deaths(lab(), 30, 8, Duration::from_secs(600)),
         _ => return None,
     })
 }
 
 fn usage() -> ExitCode {
-    let names = "kill, outcome";
+    let names = "kill, outcome, death, alive";
     eprintln!("usage: soak NAME, where NAME is one of: {names}");
     ExitCode::from(2)
 }

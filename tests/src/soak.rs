@@ -1,10 +1,14 @@
 //! Promises under faults, each as a function with a size: small in the tests, large as `soak NAME`.
 
+#[cfg(target_os = "linux")]
+mod death;
 mod kill;
 #[cfg(target_os = "linux")]
 mod outcome;
 mod report;
 
+#[cfg(target_os = "linux")]
+pub use death::{mechtrons_of_killed_nodes, no_false_deaths};
 pub use kill::{KillFigures, kill_during_creates};
 #[cfg(target_os = "linux")]
 pub use outcome::requests_under_kills;
