@@ -38,12 +38,16 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
         "outcome" => soak::requests_under_kills(lab(), 1_000_000, 30, 10),
         "death" => soak::mechtrons_of_killed_nodes(20),
         "alive" => soak::no_false_deaths(lab(), 30, 8, Duration::from_secs(600)),
+        "split" => {
+            let held = Duration::from_secs(12);
+            soak::partitions(lab(), soak::Splits { two_way: 15, one_way: 10, held, restarts: 20 })
+        }
         _ => return None,
     })
 }
 
 fn usage() -> ExitCode {
-    let names = "kill, outcome, death, alive";
+    let names = "kill, outcome, death, alive, split";
     eprintln!("usage: soak NAME, where NAME is one of: {names}");
     ExitCode::from(2)
 }

@@ -6,6 +6,8 @@ mod kill;
 #[cfg(target_os = "linux")]
 mod outcome;
 mod report;
+#[cfg(target_os = "linux")]
+mod split;
 
 #[cfg(target_os = "linux")]
 pub use death::{mechtrons_of_killed_nodes, no_false_deaths};
@@ -13,3 +15,5 @@ pub use kill::{KillFigures, kill_during_creates};
 #[cfg(target_os = "linux")]
 pub use outcome::requests_under_kills;
 pub use report::Report;
+#[cfg(target_os = "linux")]
+pub use split::{Splits, partitions};
