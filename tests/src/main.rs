@@ -35,6 +35,7 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
 
     let lab = || tests::net::Lab::new().unwrap_or_else(|| std::process::exit(1));
     Some(match name {
+        "revoke" => soak::a_revoked_node(50),
         "outcome" => soak::requests_under_kills(lab(), 1_000_000, 30, 10),
         "death" => soak::mechtrons_of_killed_nodes(20),
         "alive" => soak::no_false_deaths(lab(), 30, 8, Duration::from_secs(600)),
@@ -47,7 +48,7 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
 }
 
 fn usage() -> ExitCode {
-    let names = "kill, outcome, death, alive, split";
+    let names = "kill, revoke, outcome, death, alive, split";
     eprintln!("usage: soak NAME, where NAME is one of: {names}");
     ExitCode::from(2)
 }

@@ -7,6 +7,8 @@ mod kill;
 mod outcome;
 mod report;
 #[cfg(target_os = "linux")]
+mod revoke;
+#[cfg(target_os = "linux")]
 mod split;
 
 #[cfg(target_os = "linux")]
@@ -15,5 +17,7 @@ pub use kill::{KillFigures, kill_during_creates};
 #[cfg(target_os = "linux")]
 pub use outcome::requests_under_kills;
 pub use report::Report;
+#[cfg(target_os = "linux")]
+pub use revoke::a_revoked_node;
 #[cfg(target_os = "linux")]
 pub use split::{Splits, partitions};
