@@ -43,12 +43,13 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
             let held = Duration::from_secs(12);
             soak::partitions(lab(), soak::Splits { two_way: 15, one_way: 10, held, restarts: 20 })
         }
+        "drain" => soak::rolling_restarts(10, 500),
         _ => return None,
     })
 }
 
 fn usage() -> ExitCode {
-    let names = "kill, revoke, outcome, death, alive, split";
+    let names = "kill, revoke, outcome, death, alive, split, drain";
     eprintln!("usage: soak NAME, where NAME is one of: {names}");
     ExitCode::from(2)
 }

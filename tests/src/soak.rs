@@ -2,6 +2,8 @@
 
 #[cfg(target_os = "linux")]
 mod death;
+#[cfg(target_os = "linux")]
+mod drain;
 mod kill;
 #[cfg(target_os = "linux")]
 mod outcome;
@@ -13,6 +15,8 @@ mod split;
 
 #[cfg(target_os = "linux")]
 pub use death::{mechtrons_of_killed_nodes, no_false_deaths};
+#[cfg(target_os = "linux")]
+pub use drain::rolling_restarts;
 pub use kill::{KillFigures, kill_during_creates};
 #[cfg(target_os = "linux")]
 pub use outcome::requests_under_kills;
