@@ -37,6 +37,7 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
     Some(match name {
         "revoke" => soak::a_revoked_node(50),
         "outcome" => soak::requests_under_kills(lab(), 1_000_000, 30, 10),
+        "order" => soak::signals_over_a_bad_network(lab(), 100, 1_000, 10, Duration::from_secs(8)),
         "death" => soak::mechtrons_of_killed_nodes(20),
         "alive" => soak::no_false_deaths(lab(), 30, 8, Duration::from_secs(600)),
         "split" => {
@@ -49,7 +50,7 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
 }
 
 fn usage() -> ExitCode {
-    let names = "kill, revoke, outcome, death, alive, split, drain";
+    let names = "kill, revoke, outcome, order, death, alive, split, drain";
     eprintln!("usage: soak NAME, where NAME is one of: {names}");
     ExitCode::from(2)
 }

@@ -6,6 +6,8 @@ mod death;
 mod drain;
 mod kill;
 #[cfg(target_os = "linux")]
+mod order;
+#[cfg(target_os = "linux")]
 mod outcome;
 mod report;
 #[cfg(target_os = "linux")]
@@ -18,6 +20,8 @@ pub use death::{mechtrons_of_killed_nodes, no_false_deaths};
 #[cfg(target_os = "linux")]
 pub use drain::rolling_restarts;
 pub use kill::{KillFigures, kill_during_creates};
+#[cfg(target_os = "linux")]
+pub use order::signals_over_a_bad_network;
 #[cfg(target_os = "linux")]
 pub use outcome::requests_under_kills;
 pub use report::Report;
