@@ -1,6 +1,8 @@
 //! Promises under faults, each as a function with a size: small in the tests, large as `soak NAME`.
 
 #[cfg(target_os = "linux")]
+mod cable;
+#[cfg(target_os = "linux")]
 mod death;
 #[cfg(target_os = "linux")]
 mod drain;
@@ -15,6 +17,8 @@ mod revoke;
 #[cfg(target_os = "linux")]
 mod split;
 
+#[cfg(target_os = "linux")]
+pub use cable::pulled_in_the_middle;
 #[cfg(target_os = "linux")]
 pub use death::{mechtrons_of_killed_nodes, no_false_deaths};
 #[cfg(target_os = "linux")]
