@@ -21,7 +21,7 @@ pub trait Outside: Send + Sync + 'static {
     -> BoxFuture<'static, Result<(), Refusal>>;
     /// Asks a point that is no mechtron of this host, or whose messages pass a bind.
     fn request(&self, message: Message) -> BoxFuture<'static, Outcome>;
-    /// The same without an answer.
+    /// The same without an answer. Must not wait; tasks can be begun on the host's runtime.
     fn send(&self, message: Message);
     /// The answer of a selector for a mechtron: a JSON array of at most 1,000 resources, and whether there are more.
     fn select(&self, by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>>;

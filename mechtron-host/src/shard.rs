@@ -394,7 +394,11 @@ impl Shard {
                                 mail.deadline,
                             ));
                         }
-                        _ => self.outside.send(mail.message),
+                        _ => {
+                    // Who sends on may begin a task for it, which only a runtime's thread can.
+                    let _entered = self.config.runtime.enter();
+                    self.outside.send(mail.message);
+                }
                     }
                 }
             }
@@ -1168,7 +1172,11 @@ impl Shard {
         if let Some(mail) = self.route_here(mail) {
             match mail.reply {
                 ReplyTo::Mechtron(address) => self.ask_outside(address, mail.message, mail.deadline),
-                _ => self.outside.send(mail.message),
+                _ => {
+                    // Who sends on may begin a task for it, which only a runtime's thread can.
+                    let _entered = self.config.runtime.enter();
+                    self.outside.send(mail.message);
+                }
             }
         }
     }

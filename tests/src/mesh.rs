@@ -139,30 +139,43 @@ impl Mesh {
         })
     }
 
-    /// Publishes the bundle of witnesses, in `mesh-test:repo`.
+    /// Publishes the bundle of witnesses.
     pub fn publish_witness(&self) {
-        let bundle = root().join("target/bundles/witness");
-        self.publish("witness", &bundle);
+        publish_witness(self.first());
     }
 
-    /// Publishes a bundle as `mesh-test:repo:NAME:1.0.0`; the space is made when it is not there.
+    /// Publishes a bundle as `mesh-test:repo:NAME:1.0.0`.
     pub fn publish(&self, name: &str, bundle: &Path) {
-        let script = format!(
-            "create? mesh-test<Space>; create? mesh-test:repo<Repo>; create? mesh-test:repo:{name}<BundleSeries>; \
-             publish ^[ {} ]-> mesh-test:repo:{name}:1.0.0",
-            bundle.display()
-        );
-        self.first().exec(&script).ok();
+        publish(self.first(), name, bundle);
     }
 
     /// Makes a witness that lives where `place` says, such as `[at = "edge"]`; answers its point.
     pub fn witness(&self, name: &str, place: &str) -> String {
-        let point = format!("mesh-test:{name}");
-        let config = "mesh-test:repo:witness:1.0.0:/config/witness.mechtron";
-        let create = format!("create {point}<Mechtron>{{ +config={config}, +place={place} }}");
-        self.first().exec(&create).ok();
-        point
+        witness(self.first(), name, &format!(", +place={place}"))
     }
+}
+
+/// Publishes the bundle of witnesses.
+pub fn publish_witness(node: &Node) {
+    publish(node, "witness", &root().join("target/bundles/witness"));
+}
+
+/// Publishes a bundle as `mesh-test:repo:NAME:1.0.0`; the space is made when it is not there.
+pub fn publish(node: &Node, name: &str, bundle: &Path) {
+    let script = format!(
+        "create? mesh-test<Space>; create? mesh-test:repo<Repo>; create? mesh-test:repo:{name}<BundleSeries>; \
+         publish ^[ {} ]-> mesh-test:repo:{name}:1.0.0",
+        bundle.display()
+    );
+    node.exec(&script).ok();
+}
+
+/// Makes a witness with more properties, when given as `, +key=value`; answers its point.
+pub fn witness(node: &Node, name: &str, more: &str) -> String {
+    let point = format!("mesh-test:{name}");
+    let config = "mesh-test:repo:witness:1.0.0:/config/witness.mechtron";
+    node.exec(&format!("create {point}<Mechtron>{{ +config={config}{more} }}")).ok();
+    point
 }
 
 /// A token to join with, as who dials only or who can be dialled.
