@@ -15,12 +15,14 @@ pub mod frame;
 mod header;
 mod kind;
 mod message;
+mod moment;
 mod nearest;
 mod node;
 mod problem;
 mod property;
 mod quote;
 mod resource;
+pub mod routing;
 pub mod rules;
 mod script;
 mod selector;
@@ -38,6 +40,7 @@ pub use message::{
     Agent, Blob, Body, CallChain, Digest, DigestError, Header, Headers, Message, MessageId, Method,
     MethodFamily, Outcome, Payload, Priority, Refusal, Reply, Request, Signal, Trace,
 };
+pub use moment::Moment;
 pub use node::{Generation, NodeId, NodeName, NodeNameError, Role, RoleError};
 pub use problem::{Code, Place, PointerError, Problem, Span};
 pub use property::{Key, KeyError, Properties, Property, PropertyChange, Value};
