@@ -18,6 +18,7 @@ mod message;
 mod moment;
 mod nearest;
 mod node;
+pub mod placement;
 mod problem;
 mod property;
 mod quote;
