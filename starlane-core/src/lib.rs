@@ -6,6 +6,7 @@
 //! touches a file or a socket, or knows a runtime: it builds for `wasm32-unknown-unknown`.
 
 mod address;
+mod assignment;
 mod bind;
 mod changes;
 mod command;
@@ -31,6 +32,7 @@ mod template;
 mod watch;
 
 pub use address::{Point, PointError};
+pub use assignment::Assignment;
 pub use bind::{Action, Bind, Pipeline, Route};
 pub use command::{
     Call, Command, CreateMode, DeleteTarget, Grant, Location, Mask, MaskMode, Rights, Sequence, Target,
