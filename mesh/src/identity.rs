@@ -8,6 +8,7 @@
 //! certificate and the authorities that it trusts), `generation` (how often it was started), `revoked` (who was thrown
 //! out), and on the node of the registry `authority.pem`.
 
+mod adverts;
 mod authority;
 mod clock;
 mod files;
