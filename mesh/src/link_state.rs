@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use starlane_core::frame::{pack, unpack};
-use starlane_core::routing::{Action as Rule, Config, Cost, Identity as Own, LinkState, PACKET_BYTES_MAX, Packet, Routes, Sign, Verify};
+use starlane_core::routing::{
+    Action as Rule, Config, Cost, Identity as Own, LinkState, PACKET_BYTES_MAX, Packet, Routes, Sign, Verify,
+};
 use starlane_core::{Moment, NodeId};
 use tokio::sync::watch;
 
@@ -62,7 +64,11 @@ impl LinkStateRouting {
     ///
     /// # Errors
     /// When what it says of itself is beyond the bounds of labels.
-    pub fn new(identity: &Identity, about: About, first_sequence: u64) -> Result<(Self, Map), starlane_core::routing::Malformed> {
+    pub fn new(
+        identity: &Identity,
+        about: About,
+        first_sequence: u64,
+    ) -> Result<(Self, Map), starlane_core::routing::Malformed> {
         let me = identity.me();
         let own = Own { name: me.name, generation: me.generation, role: me.role };
         let config = Config { first_sequence, ..Config::default() };
