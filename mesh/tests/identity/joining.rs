@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
@@ -48,8 +49,18 @@ async fn a_node_joins_with_a_token() {
 #[tokio::test]
 async fn of_many_who_use_a_token_at_once_one_joins() {
     let folder = tempfile::tempdir().unwrap();
-    let (tokens, uses) = (3, 100);
-    let found = one_use(folder.path(), tokens, uses).await.unwrap();
+    check_one_use(folder.path(), 3, 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the full form, minutes: cargo test -p mesh --release -- --ignored"]
+async fn of_many_who_use_a_token_at_once_one_joins_200_times() {
+    let folder = tempfile::tempdir().unwrap();
+    check_one_use(folder.path(), 200, 100).await;
+}
+
+async fn check_one_use(folder: &Path, tokens: u64, uses: u64) {
+    let found = one_use(folder, tokens, uses).await.unwrap();
     println!("{found:?}");
     assert_eq!((found.joined_max, found.certificates), (1, tokens));
     assert_eq!(found.joined + found.refused + found.unanswered, tokens * uses);

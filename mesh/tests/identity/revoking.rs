@@ -20,8 +20,17 @@ fn revoked(peer: &Peer) -> Revocations {
 
 #[tokio::test]
 async fn a_revoked_node_never_gets_in_again() {
+    check_revocation(50).await;
+}
+
+#[tokio::test]
+#[ignore = "the full form: cargo test -p mesh --release -- --ignored"]
+async fn a_revoked_node_never_gets_in_again_1000_times() {
+    check_revocation(1_000).await;
+}
+
+async fn check_revocation(tries: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let tries = 50;
     let found = revocation(folder.path(), tries).await.unwrap();
     println!("{found:?}");
     assert_eq!((found.before, found.tries, found.accepted, found.told), (2, tries, 0, 1));
