@@ -58,7 +58,8 @@ async fn strangers_are_refused_before_a_byte_of_theirs_is_read() {
     assert!(counted.strangers >= 4, "{counted:?}");
 
     // And nobody is dialled who is not of this mesh.
-    let foreign = World { members: elsewhere, net: world.net.clone(), ..World::new(2) };
+    let mut foreign = World::new(2);
+    (foreign.members, foreign.net) = (elsewhere, world.net.clone());
     let b = foreign.node("b", Fake::echo(), &[a.address()]);
     after(Duration::from_secs(5)).await;
     assert_eq!((b.links(), a.links()), (Vec::new(), Vec::new()));

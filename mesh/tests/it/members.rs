@@ -72,7 +72,10 @@ impl Members {
     pub(crate) fn member(&self, name: &str, role: Role, generation: u64) -> Arc<Member> {
         let me = Peer { name: name.parse().unwrap(), generation: Generation(generation), role };
         let (chain, key) = self.certify(&format!("mesh://test/{name}/{generation}/{role}"));
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots(), provider()).build().unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots(), provider())
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
         let mut server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13])
             .unwrap()

@@ -35,7 +35,7 @@ async fn pairs_stay_in_order_over_bad_networks_and_every_gap_is_reported() {
                 world.net.heal();
                 linked(&a, &["b"]).await;
             }
-            after(Duration::from_millis(3)).await;
+            after(Duration::from_millis(20)).await;
         }
         let arrived = || receiver.signals.lock().unwrap().len() as u64;
         until("each signal arrived or was reported lost", || arrived() + a.counted().signals_lost == taken)

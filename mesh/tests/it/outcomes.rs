@@ -21,7 +21,7 @@ use crate::world::{
 
 #[tokio::test(start_paused = true)]
 async fn under_cuts_each_request_ends_once_in_time_and_as_it_says() {
-    const REQUESTS: u128 = 3_000;
+    const REQUESTS: u128 = 4_000;
     const SLACK: Duration = Duration::from_millis(100);
     let world = World::new(1);
     let server = Fake::new(|message| {
@@ -42,12 +42,11 @@ async fn under_cuts_each_request_ends_once_in_time_and_as_it_says() {
         let asked = a.request(id("b"), request_between(n, &from, "shop:b", "x", remaining));
         asking.spawn(async move { (n, asked.await, Instant::now().saturating_duration_since(due)) });
         after(Duration::from_millis(7)).await;
-        if n % 600 == 300 {
-            world.net.cut_both(a.address(), b.address());
-        }
-        // Before the link is lost, so that some are answered late, and after.
-        if n % 1_200 == 600 || n % 1_200 == 100 {
-            world.net.heal();
+        match n {
+            // Short enough for the link to live on, and so long that it is lost.
+            500 | 1_200 | 3_300 => world.net.cut_both(a.address(), b.address()),
+            700 | 2_600 | 3_350 => world.net.heal(),
+            _ => {}
         }
     }
     let mut counts = HashMap::new();
@@ -268,7 +267,7 @@ async fn what_is_full_says_busy_at_once() {
     let message = request_between(40, "shop:a", "shop:b", "x", Duration::from_secs(3));
     let outcome = a.request(id("b"), message).now_or_never().unwrap();
     assert_eq!(code(&outcome), ("rejected", Some(Code::Busy)));
-    assert!(a.counted().refused_busy >= 2 && b.counted().refused_busy == 1);
+    assert!(a.counted().refused_busy >= 2 && b.counted().refused_busy >= 1);
 }
 
 #[tokio::test(start_paused = true)]
