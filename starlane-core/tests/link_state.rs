@@ -304,6 +304,19 @@ fn a_leaf_tells_of_itself_alone() {
 }
 
 #[test]
+fn a_leaf_tells_its_neighbour_of_the_past_of_that() {
+    let mut leaf = A::with(Config::default(), Role::Leaf);
+    leaf.up("b");
+    leaf.hears("b", packet(advert("b", 500, &["a"])));
+    leaf.state.handle_link_down(id("b"), leaf.at());
+    leaf.up("b");
+    leaf.pass(1_000);
+    leaf.does();
+    leaf.hears("b", digest(&[("b", 1), ("a", 900)]));
+    assert_eq!(leaf.says(), ["b: b.500"]);
+}
+
+#[test]
 fn a_long_digest_comes_in_pages_that_cover_all_ids() {
     let mut a = A::linked(&["b"]);
     let count = 2 * SEEN_MAX + 10;
@@ -537,13 +550,15 @@ fn a_link_that_broke_leaves_the_routes_at_once() {
     a.hears("b", packet(advert("d", 1, &["b"])));
     a.hears("b", packet(advert("b", 2, &["a", "d"])));
     a.pass(1_000);
-    assert!(a.reaches("d"));
+    assert!(a.reaches("c") && a.reaches("d"));
     a.does();
-    a.state.handle_link_cost(id("c"), ms(100), a.at());
+    // Both in the same moment: the second one does not wait for the pause after the first one's routes.
+    a.state.handle_link_down(id("c"), a.at());
+    assert_eq!(a.does(), ["routes", "c left", "b: a.4"]);
     a.state.handle_link_down(id("b"), a.at());
     let mut said = a.does();
     said.sort();
-    assert_eq!(said, ["b left", "c: a.4", "d left", "routes"]);
+    assert_eq!(said, ["b left", "d left", "routes"]);
     a.state.handle_link_down(id("b"), a.at());
     assert_eq!(a.does(), [""; 0]);
 }

@@ -329,7 +329,8 @@ impl LinkState {
         None
     }
 
-    /// Owes a neighbour what it lacks, and nothing that it has.
+    /// Owes a neighbour what it lacks, and nothing that it has. A leaf tells of itself, and of what the neighbour itself
+    /// was before, since perhaps nobody else can.
     fn handle_digest(&mut self, from: NodeId, digest: &Digest) {
         let Some(neighbour) = self.neighbours.get_mut(&from) else { return };
         let mut seen = digest.seen.iter().peekable();
@@ -337,7 +338,7 @@ impl LinkState {
             while seen.next_if(|seen| seen.node < *node).is_some() {}
             if seen.peek().is_some_and(|seen| seen.node == *node && seen.edition >= known.advert.edition) {
                 neighbour.has(*node);
-            } else if self.node.role == Role::Relay || *node == self.id {
+            } else if self.node.role == Role::Relay || *node == self.id || *node == from {
                 neighbour.owe(*node);
             }
         }

@@ -78,6 +78,8 @@ pub struct Node {
     /// Packets of each link that are not written yet.
     unwritten: BTreeMap<NodeId, usize>,
     pub replaced: bool,
+    /// Who joined and did not leave, as it was told.
+    members: BTreeMap<NodeName, Generation>,
 }
 
 /// Two nodes that may have a link, which the first of them dials.
@@ -218,6 +220,7 @@ impl World {
             links: BTreeMap::new(),
             unwritten: BTreeMap::new(),
             replaced: false,
+            members: BTreeMap::new(),
         });
     }
 
@@ -490,6 +493,8 @@ impl World {
                 assert_eq!(advert.edition.generation.0, other.generation, "{way}");
                 let own = (&advert.labels, advert.registry, advert.draining);
                 assert_eq!(own, (&other.own.labels, other.own.registry, other.own.draining), "{way}");
+                let life = (from != to && right.is_some()).then_some(Generation(other.generation));
+                assert_eq!(node.members.get(&other.name).copied(), life, "{way}");
                 let Some((_, micros, hops)) = right else { continue };
                 assert_eq!(routes.path(other.id).map(|path| path.len()), Some(hops as usize + 1), "{way}");
                 let walk = self.walk(from, to);
@@ -589,6 +594,7 @@ impl World {
         }
         it.generation += u64::from(!same_generation || it.generation == 0);
         it.unwritten.clear();
+        it.members.clear();
         let config = Config { first_sequence: now + 1, ..Config::default() };
         let identity =
             Identity { name: it.name.clone(), generation: Generation(it.generation), role: it.role };
@@ -708,8 +714,12 @@ impl World {
                     }
                     Action::Joined(name, generation) => {
                         self.mix(&[10, node as u64, name.id().0, generation.0]);
+                        assert_eq!(self.nodes[node].members.insert(name, generation), None);
                     }
-                    Action::Left(name) => self.mix(&[11, node as u64, name.id().0]),
+                    Action::Left(name) => {
+                        self.mix(&[11, node as u64, name.id().0]);
+                        assert!(self.nodes[node].members.remove(&name).is_some());
+                    }
                     Action::Replaced => self.nodes[node].replaced = true,
                 }
             }
@@ -718,6 +728,7 @@ impl World {
             }
             written.drain(..).for_each(|(link, end)| self.written(link, end));
         }
+        self.check_next_hops(node);
         let now = self.now;
         let it = &mut self.nodes[node];
         if let Some(due) = it.machine.as_ref().and_then(LinkState::poll_timeout) {
@@ -725,6 +736,19 @@ impl World {
             if due.0 < it.timer {
                 it.timer = due.0;
                 self.at(due.0, Event::Timer { node });
+            }
+        }
+    }
+
+    /// At no moment a table leads into a link that is down.
+    fn check_next_hops(&self, node: usize) {
+        let it = &self.nodes[node];
+        let Some(machine) = it.machine.as_ref().filter(|_| self.nodes.len() <= 40) else { return };
+        for member in machine.routes().members() {
+            if let Some(next) = machine.routes().next_hop(member.id) {
+                let link = it.links[&next];
+                let is_up = self.links[link].up[self.end_of(link, node)].is_some();
+                assert!(is_up, "{} would send to {} into a link that is down", it.name, member.advert.name);
             }
         }
     }
