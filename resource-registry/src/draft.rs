@@ -19,7 +19,7 @@ use crate::packed::pack;
 use crate::schema::{Compiled, Schema, Versions};
 use crate::store::{Expect, LeaseId, Operation};
 use crate::view::View;
-use crate::{Create, Outcome};
+use crate::{Create, Outcome, Provided};
 
 /// The most properties of a resource.
 const PROPERTIES_MAX: usize = 256;
@@ -62,12 +62,16 @@ pub(crate) struct Draft<'a> {
     /// Whether a user asks, who may not make everything.
     by_hand: bool,
     changed: BTreeMap<Point, Option<Body>>,
+    /// What was found there and left as it is.
+    found: BTreeMap<Point, Arc<Resource>>,
     counters: &'a Mutex<Counters>,
     /// Held from the first number of this draft on, until it is queued.
     counting: Option<MutexGuard<'a, Counters>>,
     /// The last number that this draft took below a point.
     numbers: BTreeMap<Point, u64>,
     lease: Option<LeaseId>,
+    /// What must have been made by which commit.
+    provided: Option<(Point, Revision)>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -94,8 +98,35 @@ impl<'a> Draft<'a> {
         counters: &'a Mutex<Counters>,
         by_hand: bool,
     ) -> Self {
-        let (changed, numbers) = (BTreeMap::new(), BTreeMap::new());
-        Self { view, compiled, by_hand, changed, counters, counting: None, numbers, lease: None }
+        Self {
+            view,
+            compiled,
+            by_hand,
+            changed: BTreeMap::new(),
+            found: BTreeMap::new(),
+            counters,
+            counting: None,
+            numbers: BTreeMap::new(),
+            lease: None,
+            provided: None,
+        }
+    }
+
+    /// Checks what must hold, now and when it is committed.
+    pub(crate) fn provide(&mut self, provided: &Provided) -> Result<(), Error> {
+        let (Provided::Absent(point) | Provided::MadeBy(point, _)) = provided;
+        match (provided, self.view.get(point)) {
+            // Making it will expect so too.
+            (Provided::Absent(_), None) => {}
+            (Provided::Absent(_), Some(there)) => {
+                return Err(Error::Exists { point: point.clone(), kind: there.kind.clone() });
+            }
+            (Provided::MadeBy(_, revision), Some(there)) if there.created == *revision => {
+                self.provided = Some((point.clone(), *revision));
+            }
+            (Provided::MadeBy(..), _) => return Err(Error::NotFound(point.clone())),
+        }
+        Ok(())
     }
 
     /// What is made hangs on a lease.
@@ -137,7 +168,10 @@ impl<'a> Draft<'a> {
                     Err(Error::Exists { point: point.clone(), kind: existing.kind.clone() }.into())
                 }
                 _ if *existing.kind != create.kind => Err(mismatch.into()),
-                CreateMode::Ensure => Ok(Outcome::Existed),
+                CreateMode::Ensure => {
+                    self.find(point);
+                    Ok(Outcome::Existed)
+                }
                 CreateMode::Override => {
                     self.check_owner(point, &create.kind)?;
                     let mut body = self.body(point)?;
@@ -172,10 +206,17 @@ impl<'a> Draft<'a> {
         body.properties = self.changed(point, body.properties, &create.changes)?;
         body.status = create.status.clone();
         if body == before {
+            self.find(point);
             return Ok(Outcome::Existed);
         }
         self.write(point, body)?;
         Ok(Outcome::Replaced)
+    }
+
+    fn find(&mut self, point: &Point) {
+        if let Some(found) = self.view.get(point) {
+            self.found.insert(point.clone(), found.clone());
+        }
     }
 
     pub(crate) fn set(&mut self, point: &Point, changes: &[PropertyChange]) -> Result<(), Stop> {
@@ -224,9 +265,8 @@ impl<'a> Draft<'a> {
         if own { Err(Error::Reserved(point.clone())) } else { Ok(()) }
     }
 
-    /// The operations of the commit, none that changes anything when nothing changes; and what nobody else counts with
-    /// until they are queued.
-    pub(crate) fn finish(self) -> Result<(Vec<Operation>, Option<MutexGuard<'a, Counters>>), Error> {
+    /// What is to be committed.
+    pub(crate) fn finish(self) -> Result<Finished<'a>, Error> {
         let mut operations = Vec::new();
         let mut guards = BTreeSet::new();
         for (point, body) in &self.changed {
@@ -275,11 +315,29 @@ impl<'a> Draft<'a> {
                 self.view.get(&parent).map_or(Expect::Present, |above| Expect::MadeBy(above.created));
             operations.push(Operation::guard(parent.as_str().to_owned(), expect));
         }
+        if let Some((point, revision)) = &self.provided {
+            operations.push(Operation::guard(point.as_str().to_owned(), Expect::MadeBy(*revision)));
+        }
         for (parent, number) in &self.numbers {
             let number = number.to_le_bytes().to_vec();
             operations.push(Operation::put(sequence_key(parent), Expect::Grows, number));
         }
-        Ok((operations, self.counting))
+        let mut results: BTreeMap<Point, Became> =
+            self.found.into_iter().map(|(point, found)| (point, Became::Left(found))).collect();
+        for (point, body) in self.changed {
+            let before = self.view.get(&point);
+            let Some(body) = body else { continue };
+            let became = match before {
+                Some(before) if Body::of(before) == body => Became::Left(before.clone()),
+                before => Became::Written {
+                    body,
+                    created: before.map(|before| before.created),
+                    version: before.map_or(0, |before| before.version) + 1,
+                },
+            };
+            results.insert(point, became);
+        }
+        Ok(Finished { operations, results: Results(results), counting: self.counting })
     }
 
     fn is_deleted(&self, point: &Point) -> bool {
@@ -406,6 +464,43 @@ impl<'a> Draft<'a> {
 
 struct Current<'a> {
     kind: &'a Kind,
+}
+
+/// A draft that is ready to be committed.
+pub(crate) struct Finished<'a> {
+    /// None that changes anything when nothing changes.
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) results: Results,
+    /// While this is held nobody else counts.
+    pub(crate) counting: Option<MutexGuard<'a, Counters>>,
+}
+
+/// What the resources of a draft are after its commit, whatever others do after that.
+#[derive(Default)]
+pub(crate) struct Results(BTreeMap<Point, Became>);
+
+enum Became {
+    Left(Arc<Resource>),
+    Written { body: Body, created: Option<Revision>, version: u64 },
+}
+
+impl Results {
+    /// The resource as the commit of a revision made or left it.
+    pub(crate) fn resource(&self, point: &Point, revision: Revision) -> Result<Arc<Resource>, Error> {
+        let became = self.0.get(point).ok_or_else(|| Error::NotFound(point.clone()))?;
+        Ok(match became {
+            Became::Left(resource) => resource.clone(),
+            Became::Written { body, created, version } => Arc::new(Resource {
+                point: point.clone(),
+                kind: body.kind.clone(),
+                properties: body.properties.clone(),
+                status: body.status.clone(),
+                created: created.unwrap_or(revision),
+                modified: revision,
+                version: *version,
+            }),
+        })
+    }
 }
 
 /// The properties after some changes.

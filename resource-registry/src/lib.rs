@@ -29,13 +29,13 @@ mod view;
 mod watch;
 
 pub use archive::Limits;
-pub use blob::BlobStore;
+pub use blob::{BlobService, BlobStore, CacheConfig};
 pub use content::named_blobs;
 pub use error::Error;
 pub use exchange::CALL_BYTES_MAX;
 pub use registry::{
     BATCH_MAX, Backing, Clock, Config, Create, Created, Delete, Done, LogChange, LogEntry, LogOf, Op,
-    Outcome, RESERVED_BATCH_MAX, Registry, Reserved, Selection,
+    Outcome, Provided, RESERVED_BATCH_MAX, Registry, Reserved, Selection,
 };
 pub use schema::Schemas;
 pub use starlane_core::{CreateMode, DeleteTarget, Sequence, Target};

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use starlane_core::{
     Agent, Assignment, Base, CreateMode, DeleteTarget, Kind, Point, Problem, PropertyChange, Resource,
@@ -14,7 +15,7 @@ use starlane_core::{
 };
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::draft::{Counters, Draft, SEQUENCE, Stop};
+use crate::draft::{Counters, Draft, Results, SEQUENCE, Stop};
 use crate::error::Error;
 use crate::hub::{Hub, Mail, Step};
 use crate::locks::{Claim, Locks};
@@ -197,6 +198,15 @@ impl Reserved {
     pub fn new(point: Point, kind: Kind, changes: Vec<PropertyChange>, status: Status) -> Self {
         Self { point, kind, changes, status, lease: None }
     }
+}
+
+/// What must hold for resources that the mesh makes in several commits, which another node may try at the same time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Provided {
+    /// Nothing is there yet.
+    Absent(Point),
+    /// What is there was made by this commit, and not deleted since.
+    MadeBy(Point, Revision),
 }
 
 /// One part of an atomic batch.
@@ -454,13 +464,14 @@ impl Registry {
         let changes = assignment.changes();
         let claim = Claim { here: vec![point.clone()], ..Claim::default() };
         let _held = self.inner.locks.take(claim).await;
-        self.inner
+        let committed = self
+            .inner
             .commit(by, false, |draft| {
                 draft.expect(point, Some(expect))?;
                 draft.set(point, &changes)
             })
             .await?;
-        self.inner.resource(point)
+        committed.resource(point)
     }
 
     /// Makes a resource of any kind, or brings it to this state: for what the mesh makes itself.
@@ -479,6 +490,19 @@ impl Registry {
     /// # Errors
     /// That of the first that fails; more than [`RESERVED_BATCH_MAX`] are too many.
     pub async fn put_all_reserved(&self, by: &Agent, reserved: Vec<Reserved>) -> Result<Vec<Created>, Error> {
+        self.put_all_reserved_if(by, reserved, None).await
+    }
+
+    /// As [`Registry::put_all_reserved`], when something holds.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when something is there that must not be, [`Error::NotFound`] when what must be there is gone.
+    pub async fn put_all_reserved_if(
+        &self,
+        by: &Agent,
+        reserved: Vec<Reserved>,
+        provided: Option<&Provided>,
+    ) -> Result<Vec<Created>, Error> {
         if reserved.len() > RESERVED_BATCH_MAX {
             return Err(Error::TooLarge(format!(
                 "a batch has at most {RESERVED_BATCH_MAX} parts, this one {}",
@@ -488,9 +512,12 @@ impl Registry {
         let here = reserved.iter().map(|reserved| reserved.point.clone()).collect();
         let claim = Claim { here, ..Claim::default() };
         let _held = self.inner.locks.take(claim).await;
-        let outcomes = self
+        let committed = self
             .inner
             .commit(by, false, |draft| {
+                if let Some(provided) = provided {
+                    draft.provide(provided)?;
+                }
                 let put = |reserved: &Reserved| {
                     draft.hang_on(reserved.lease);
                     let create = Create {
@@ -505,10 +532,10 @@ impl Registry {
                 reserved.iter().map(put).collect::<Result<Vec<_>, Stop>>()
             })
             .await?;
-        let created = |(reserved, outcome): (&Reserved, Outcome)| {
-            Ok(Created { resource: self.inner.resource(&reserved.point)?, outcome })
+        let created = |(reserved, outcome): (&Reserved, &Outcome)| {
+            Ok(Created { resource: committed.resource(&reserved.point)?, outcome: *outcome })
         };
-        reserved.iter().zip(outcomes).map(created).collect()
+        reserved.iter().zip(&committed.value).map(created).collect()
     }
 
     /// Takes resources away and tells which, children before their parents. What fits one commit goes at once or not at
@@ -727,10 +754,6 @@ impl Inner {
         pack_meta((self.config.now)(), by)
     }
 
-    fn resource(&self, point: &Point) -> Result<Arc<Resource>, Error> {
-        self.view.read().get(point).cloned().ok_or_else(|| Error::NotFound(point.clone()))
-    }
-
     /// Waits until the view shows a revision.
     async fn reach(&self, revision: Revision) -> Result<(), store::Error> {
         let mut reached = self.reached.subscribe();
@@ -765,7 +788,7 @@ impl Inner {
         by: &Agent,
         by_hand: bool,
         mut plan: impl FnMut(&mut Draft<'_>) -> Result<T, Stop>,
-    ) -> Result<T, Error> {
+    ) -> Result<Committed<T>, Error> {
         let mut fresh = false;
         for _ in 0..ATTEMPTS_MAX {
             let turn = self.commits.acquire().await.map_err(|_| store::Error::Closed)?;
@@ -780,10 +803,10 @@ impl Inner {
                 (view.revision, planned)
             };
             match planned {
-                Planned::Sent(value, sent) => match sent.await {
+                Planned::Sent(value, results, sent) => match sent.await {
                     Ok(revision) => {
                         self.reach(revision).await.map_err(|error| unseen(revision, error))?;
-                        return Ok(value);
+                        return Ok(Committed { value, results, revision });
                     }
                     Err(store::Error::Conflict { revision, .. }) => self.reach(revision).await?,
                     Err(error) => return Err(error.into()),
@@ -806,11 +829,11 @@ impl Inner {
 
     /// Queues the commit of a draft.
     fn send<T>(&self, by: &Agent, draft: Draft<'_>, value: T) -> Planned<T> {
-        // Numbers are queued in the order in which they grow: who counts waits until this commit is queued.
-        let (operations, _counting) = match draft.finish() {
+        let finished = match draft.finish() {
             Ok(finished) => finished,
             Err(error) => return Planned::Settled(Err(error)),
         };
+        let (operations, results) = (finished.operations, finished.results);
         if operations.len() > OPERATIONS_MAX {
             return Planned::Settled(Err(Error::TooLarge(format!(
                 "the batch needs {} operations; a commit has at most {OPERATIONS_MAX}: split it",
@@ -818,10 +841,12 @@ impl Inner {
             ))));
         }
         if operations.iter().all(|operation| operation.action == Action::Keep) {
-            return Planned::Settled(Ok(value));
+            return Planned::Settled(Ok(Committed { value, results, revision: Revision(0) }));
         }
-        let commit = Commit { fence: None, meta: self.meta(by), operations };
-        Planned::Sent(value, self.store.commit(commit))
+        let sent = self.store.commit(Commit { fence: None, meta: self.meta(by), operations });
+        // Numbers are queued in the order in which they grow: whoever counts next waited until here.
+        drop(finished.counting);
+        Planned::Sent(value, results, sent)
     }
 
     async fn batch(&self, by: &Agent, ops: &[Op]) -> Result<Vec<Done>, Error> {
@@ -843,7 +868,7 @@ impl Inner {
             Changed(Point),
             Deleted(Point, Kind),
         }
-        let parts = self
+        let committed = self
             .commit(by, true, |draft| {
                 for op in ops {
                     if let Op::Set { point, expect, .. } | Op::Delete { point, expect } = op {
@@ -874,19 +899,17 @@ impl Inner {
                 ops.iter().map(part).collect::<Result<Vec<_>, Stop>>()
             })
             .await?;
-        let view = self.view.read();
-        let resource = |point: &Point| view.get(point).cloned().ok_or_else(|| Error::NotFound(point.clone()));
-        let done = |part: Part| match part {
+        let done = |part: &Part| match part {
             Part::Created(point, outcome) => {
-                Ok(Done::Created(Created { resource: resource(&point)?, outcome }))
+                Ok(Done::Created(Created { resource: committed.resource(point)?, outcome: *outcome }))
             }
-            Part::Changed(point) => resource(&point).map(Done::Changed),
+            Part::Changed(point) => committed.resource(point).map(Done::Changed),
             Part::Deleted(point, kind) => {
-                self.counters.lock().forget(&point);
-                Ok(Done::Deleted(point, kind))
+                self.counters.lock().forget(point);
+                Ok(Done::Deleted(point.clone(), kind.clone()))
             }
         };
-        parts.into_iter().map(done).collect()
+        committed.value.iter().map(done).collect()
     }
 
     /// Before a kind is declared, its schema must be one.
@@ -958,7 +981,7 @@ impl Inner {
                 })
                 .await;
             match kinds {
-                Ok(kinds) => removed.extend(part.iter().cloned().zip(kinds)),
+                Ok(kinds) => removed.extend(part.iter().cloned().zip(kinds.value)),
                 Err(cause) if removed.is_empty() => return Err(cause),
                 Err(cause) => return Err(Error::DeletedPartly { removed, cause: Box::new(cause) }),
             }
@@ -1198,11 +1221,25 @@ impl Inner {
 /// What became of a draft.
 enum Planned<T> {
     /// Its commit is queued.
-    Sent(T, futures::future::BoxFuture<'static, Result<Revision, store::Error>>),
+    Sent(T, Results, BoxFuture<'static, Result<Revision, store::Error>>),
     /// It is refused, or changes nothing.
-    Settled(Result<T, Error>),
+    Settled(Result<Committed<T>, Error>),
     /// The schema of this declaration must be loaded first.
     Load(Arc<Resource>),
+}
+
+/// A draft that was committed.
+struct Committed<T> {
+    value: T,
+    results: Results,
+    revision: Revision,
+}
+
+impl<T> Committed<T> {
+    /// A resource as the commit made or left it; others may have changed it since.
+    fn resource(&self, point: &Point) -> Result<Arc<Resource>, Error> {
+        self.results.resource(point, self.revision)
+    }
 }
 
 /// Something was written, and this node lost sight of it.

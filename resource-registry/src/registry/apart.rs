@@ -250,6 +250,46 @@ async fn assignments_are_made_by_the_mesh_alone() {
     assert_eq!(Assignment::of(&moved_to), Some(moved));
 }
 
+/// Two nodes publish the same version: the later one takes away what the other left half-made.
+#[tokio::test]
+async fn what_is_made_in_several_commits_is_made_by_one_node() {
+    let home = home().await;
+    let (edge, _) = node(&home, 1, Faults::default()).await;
+    for (point, kind) in [("shop:repo", "Repo"), ("shop:repo:site", "BundleSeries")] {
+        home.create(&ann(), make(point, kind)).await.unwrap();
+    }
+    edge.fresh().await.unwrap();
+    let version = point("shop:repo:site:1.0.0");
+    let bundle = || {
+        let status = Status::because(starlane_core::Phase::Pending, "");
+        vec![Reserved::new(version.clone(), Kind::of(Base::Bundle), Vec::new(), status)]
+    };
+    let file = |name: &str| {
+        let point = point(&format!("{version}:/{name}"));
+        vec![Reserved::new(point, Kind::of(Base::Artifact), Vec::new(), Status::ready())]
+    };
+    let directory = || {
+        let point = point(&format!("{version}:/"));
+        Reserved::new(point, Kind::of(Base::Artifact), Vec::new(), Status::ready())
+    };
+    let begin = || bundle().into_iter().chain([directory()]).collect::<Vec<_>>();
+    let absent = Provided::Absent(version.clone());
+    let mine = edge.put_all_reserved_if(&ann(), begin(), Some(&absent)).await.unwrap();
+    let mine = Provided::MadeBy(version.clone(), mine[0].resource.created);
+    edge.put_all_reserved_if(&ann(), file("a"), Some(&mine)).await.unwrap();
+    let taken = home.put_all_reserved_if(&ann(), begin(), Some(&absent)).await.unwrap_err();
+    assert!(matches!(taken, Error::Exists { .. }), "{taken}");
+    home.delete_reserved(&ann(), Delete::point(version.clone(), true)).await.unwrap();
+    let theirs = home.put_all_reserved_if(&ann(), begin(), Some(&absent)).await.unwrap();
+    let theirs = Provided::MadeBy(version.clone(), theirs[0].resource.created);
+    let lost = edge.put_all_reserved_if(&ann(), file("b"), Some(&mine)).await.unwrap_err();
+    assert!(matches!(lost, Error::NotFound(_)), "{lost}");
+    home.put_all_reserved_if(&ann(), file("c"), Some(&theirs)).await.unwrap();
+    let files: Vec<_> = home.select(&selector(&format!("{version}:**")), 10, None).unwrap().resources;
+    let files: Vec<_> = files.iter().map(|file| file.point.to_string()).collect();
+    assert_eq!(files, ["shop:repo:site:1.0.0:/", "shop:repo:site:1.0.0:/c"]);
+}
+
 fn carts() -> Sequence {
     Sequence { parent: point("shop"), prefix: "cart-".into(), suffix: String::new() }
 }
