@@ -21,7 +21,8 @@ mod web;
 pub use config::{Config, Limits, Protection};
 pub use doors::{Addresses, BindError, Doors};
 pub use mesh::{
-    Content, Expect, Freshness, Gathered, Gathering, Mesh, Scatter, Selection, SpaceState, TokenTerms, Upload,
+    Content, Expect, Freshness, Gathered, Gathering, IS_DIRECTORY, Mesh, Scatter, Selection, SpaceState,
+    TokenTerms, Upload,
 };
 pub use segment::encode_point;
 

@@ -330,13 +330,22 @@ pub struct Content {
     pub modified: Timestamp,
 }
 
+/// A header of a reply: its content is that of a directory, which was named without its `/`. The users' web leads the
+/// browser to the name with it, so that relative links lead where they should.
+pub const IS_DIRECTORY: &str = "starlane-directory";
+
 /// Whether a space can answer the web.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpaceState {
     /// It has a bind.
     Ready,
     /// It is there, without a bind.
     NoBind,
+    /// It has a bind that cannot be used.
+    BadBind {
+        /// Why.
+        reason: String,
+    },
     /// It is not there.
     Missing,
 }

@@ -221,6 +221,9 @@ impl<'a> Draft<'a> {
 
     pub(crate) fn set(&mut self, point: &Point, changes: &[PropertyChange]) -> Result<(), Stop> {
         let mut body = self.body(point)?;
+        if self.by_hand && matches!(body.kind.base, Base::Bundle | Base::Artifact) {
+            return Err(published(point, "changed", "publish the next version of the bundle").into());
+        }
         body.properties = self.changed(point, body.properties, changes)?;
         self.write(point, body)
     }
@@ -263,6 +266,25 @@ impl<'a> Draft<'a> {
     pub(crate) fn check_deletable(&self, point: &Point) -> Result<(), Error> {
         let own = point.is_root() || (self.by_hand && is_the_meshs(point));
         if own { Err(Error::Reserved(point.clone())) } else { Ok(()) }
+    }
+
+    /// Whether users may take all of these away at once: what a bundle holds goes with the bundle alone.
+    pub(crate) fn check_whole(&self, points: &[Point]) -> Result<(), Error> {
+        if !self.by_hand {
+            return Ok(());
+        }
+        let going: BTreeSet<&Point> = points.iter().collect();
+        let torn = |point: &&Point| {
+            let artifact = self.view.get(point).is_some_and(|resource| resource.kind.base == Base::Artifact);
+            artifact && !going.contains(&point.holder())
+        };
+        match points.iter().find(torn) {
+            None => Ok(()),
+            Some(point) => {
+                let help = format!("delete the whole bundle: `starlane delete -r {}`", point.holder());
+                Err(published(point, "deleted", help))
+            }
+        }
     }
 
     /// What is to be committed.
@@ -530,6 +552,12 @@ fn changed(
         }
     }
     Ok(properties)
+}
+
+/// A published bundle stays as it is.
+fn published(point: &Point, what: &str, help: impl Into<String>) -> Error {
+    let detail = format!("`{point}` cannot be {what}: a published bundle never changes");
+    Problem::new(Code::KindReserved, detail).at(point).help(help).into()
 }
 
 /// Whether a point is in the space of the mesh and not where users declare kinds.

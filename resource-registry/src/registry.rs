@@ -1035,6 +1035,7 @@ impl Inner {
             }
         }
         list.iter().try_for_each(|point| draft.check_deletable(point))?;
+        draft.check_whole(&list)?;
         // A point stands before all that are below it.
         list.sort_unstable_by(|a, b| b.cmp(a));
         Ok(list)

@@ -180,6 +180,7 @@ enum Command {
 
 /// Runs the command that the arguments of the process ask for; the first is the name of the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = in_todays_spelling(arguments.into_iter().collect());
     let cli = match command().try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(error) => {
@@ -207,6 +208,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             problem.code.exit_code()
         }
     })
+}
+
+/// `starlane ? create P` is the older spelling of `starlane create? P`, and so is `!`.
+fn in_todays_spelling(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let word = |at: usize| arguments.get(at).and_then(|word| word.to_str());
+    if let (Some(mark @ ("?" | "!")), Some("create")) = (word(1), word(2)) {
+        let command = format!("create{mark}");
+        arguments.splice(1..=2, [command.into()]);
+    }
+    arguments
 }
 
 /// Runs a command. Ctrl-C drops what it does, so that nothing half done stays behind; a node is stopped in its own way.
@@ -363,6 +374,20 @@ fn environment(name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_older_spelling_of_create_is_understood() {
+        let spelled = |words: &[&str]| in_todays_spelling(words.iter().map(OsString::from).collect());
+        for mark in ["?", "!"] {
+            assert_eq!(
+                spelled(&["starlane", mark, "create", "shop<Space>"])[1..],
+                [&*format!("create{mark}"), "shop<Space>"]
+            );
+        }
+        for other in [&["starlane"][..], &["starlane", "?"], &["starlane", "get", "create"]] {
+            assert_eq!(spelled(other), other);
+        }
+    }
 
     #[test]
     fn the_definition_holds_together() {

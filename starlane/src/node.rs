@@ -155,7 +155,7 @@ impl Node {
         let artifacts = Artifacts::new(registry.clone(), blobs.clone(), host.clone());
         registry.set_schemas(Arc::new(artifacts.clone()));
         let provision = Provision::new(registry.clone(), states.clone(), artifacts.clone(), host.clone());
-        let router = Router::new(registry.clone(), artifacts.clone(), host.clone());
+        let router = Router::new(registry.clone(), blobs.clone(), artifacts.clone(), host.clone());
         surroundings.complete(artifacts.clone(), provision.clone(), router.clone());
         tokio::spawn(outside::write_statuses(registry.clone(), by.clone(), told));
         provision.recover(&by).await?;

@@ -227,7 +227,10 @@ impl Mesh for NodeMesh {
             Some(resource) if resource.property("bind").is_none() && !has_code(&resource) => {
                 SpaceState::NoBind
             }
-            Some(_) => SpaceState::Ready,
+            Some(resource) => match self.artifacts.bind_of(&resource).await {
+                Ok(_) => SpaceState::Ready,
+                Err(refusal) => SpaceState::BadBind { reason: refusal.detail.to_string() },
+            },
         }
     }
 
