@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use starlane_core::frame::{self, Ending, Head, Header, Kind, Service, lane_of_id, to_ms};
 use starlane_core::{Body, Code, Headers, Message, MessageId, NodeId, Outcome, Payload, Refusal, Reply};
 use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::requests::{NotWaiting, Waiting};
 use super::{Node, refusal};
@@ -66,6 +67,27 @@ impl Future for Request {
         self.state = State::Over(None);
         Poll::Ready(outcome)
     }
+}
+
+/// A task that ends when nobody waits for it any more.
+struct Own<T>(JoinHandle<T>);
+
+impl<T> Future for Own<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_unpin(cx)
+    }
+}
+
+impl<T> Drop for Own<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn late() -> Outcome {
+    Outcome::Unknown(Refusal::new(Code::Timeout, "no answer came before the deadline; the call may have run"))
 }
 
 /// Nobody is left who could tell.
@@ -137,12 +159,24 @@ impl Node {
         timeout: Duration,
     ) -> Request {
         if to == self.id {
-            let answer = self.local.call(Call { from: self.id, service, remaining: timeout, body });
-            return Request { state: State::Here(answer.map(answered).boxed()) };
+            return self.call_here(Call { from: self.id, service, remaining: timeout, body });
         }
         let id = self.new_call_id();
         let header = Header::new(Kind::Call, self.id, to, id, to_ms(timeout));
         self.ask(header, Head::Call(service), body, lane_of_id(id))
+    }
+
+    /// Asks a service of this node: where those of other nodes are answered, and with the same deadline.
+    fn call_here(&self, call: Call) -> Request {
+        let deadline = call.remaining;
+        let answer = self.local.call(call);
+        let task = Own(self.caller.spawn(tokio::time::timeout(deadline, answer)));
+        let outcome = task.map(|ended| match ended {
+            Ok(Ok(answer)) => answered(answer),
+            Ok(Err(_)) => late(),
+            Err(_) => gone(),
+        });
+        Request { state: State::Here(outcome.boxed()) }
     }
 
     /// Asks which way frames go to a node; the body of the answer lists the hops.

@@ -67,6 +67,30 @@ async fn strangers_are_refused_before_a_byte_of_theirs_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn handshakes_that_never_end_keep_nobody_out() {
+    let mut world = World::new(9);
+    world.config.handshakes_max = 4;
+    let a = world.node("a", Fake::echo(), &[]);
+    let client = member(&world, "x", Role::Relay);
+    let mut stalled = Vec::new();
+    for _ in 0..50 {
+        let raw = Raw::new(&world.net);
+        // They ask, and never hear an answer.
+        world.net.cut(a.address(), raw.address());
+        let (client, to) = (client.clone(), a.address());
+        stalled.push(tokio::spawn(async move { raw.connect(to, &client).await.is_ok() }));
+    }
+    after(Duration::from_millis(100)).await;
+    let b = world.node("b", Fake::echo(), &[a.address()]);
+    after(Duration::from_millis(200)).await;
+    assert_eq!(a.links().len(), 1);
+    assert_eq!(body(b.request(id("a"), request(1, "x")).await), "x");
+    for stalled in stalled {
+        assert!(!stalled.await.unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_joins_is_handed_on() {
     let world = World::new(2);
     let (sender, mut joining) = mpsc::channel(1);

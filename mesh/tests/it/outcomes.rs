@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::pending;
-use mesh::Service;
-use starlane_core::{Blob, Body, Code, Digest, Outcome, Payload, Refusal, Reply};
+use mesh::{Fixed, Service};
+use starlane_core::{Blob, Body, Code, Digest, Outcome, Payload, Refusal, Reply, Role};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -78,6 +78,58 @@ async fn under_cuts_each_request_ends_once_in_time_and_as_it_says() {
     );
     assert_eq!(a.under_way(), (0, 0));
     assert_eq!(b.under_way(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_killed_again_and_again_runs_nothing_twice() {
+    const LIVES: u64 = 6;
+    let mut world = World::new(11);
+    world.config.redial_max = Duration::from_millis(500);
+    let a = world.node("a", Fake::echo(), &[]);
+    let mut lives: Vec<(Arc<Fake>, mesh::Handle)> = Vec::new();
+    let mut asking = JoinSet::new();
+    let mut n = 0;
+    for life in 1..=LIVES {
+        if let Some((_, killed)) = lives.last() {
+            // Without a word, and for ever.
+            world.net.cut_both(a.address(), killed.address());
+        }
+        let server = Fake::new(|message| {
+            async move {
+                after(Duration::from_millis(30)).await;
+                Outcome::Ok(echo(message))
+            }
+            .boxed()
+        });
+        let member = world.members.member("b", Role::Leaf, life);
+        let b = world.start(&member, server.clone(), &[a.address()], Fixed::default());
+        lives.push((server, b));
+        for _ in 0..200 {
+            n += 1;
+            let from = format!("shop:a-{}", n % 20);
+            let asked = a.request(id("b"), request_between(n, &from, "shop:b", "x", Duration::from_secs(4)));
+            asking.spawn(async move { (message_id(n), asked.await) });
+            after(Duration::from_millis(5)).await;
+        }
+    }
+    let mut ran = HashSet::new();
+    for (server, _) in &lives {
+        let mine = server.ran.lock().unwrap();
+        assert!(mine.len() >= 50, "a life that did little proves nothing");
+        assert!(mine.iter().all(|message| ran.insert(*message)), "executed twice");
+    }
+    let mut counts = HashMap::new();
+    while let Some(ended) = asking.join_next().await {
+        let (message, outcome) = ended.unwrap();
+        *counts.entry(code(&outcome)).or_insert(0) += 1;
+        match outcome {
+            Outcome::Ok(_) => assert!(ran.contains(&message)),
+            Outcome::Rejected(_) => assert!(!ran.contains(&message)),
+            Outcome::Failed(_) | Outcome::Unknown(_) => {}
+        }
+    }
+    println!("{LIVES} lives: {counts:?}, of which {} ran", ran.len());
+    assert!(counts[&("unknown", Some(Code::Timeout))] >= 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,6 +280,8 @@ async fn calls_are_answered_refused_and_too_slow() {
     // A node's own service is asked without a link.
     let own = b.call(id("b"), Service(1), Bytes::from_static(b"own"), Duration::from_secs(1));
     assert_eq!(own.await, Ok(Bytes::from_static(b"own")));
+    let own = b.call(id("b"), Service(3), Bytes::new(), Duration::from_secs(1));
+    assert_eq!(own.await.unwrap_err().code, Code::Timeout);
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,6 +38,10 @@ impl Raw {
         Self { endpoint }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.endpoint.local_addr().unwrap()
+    }
+
     pub(crate) async fn connect(
         &self,
         to: SocketAddr,
