@@ -70,7 +70,7 @@ impl Partial {
         let sums = std::mem::take(&mut self.sums);
         let (at, file, content) = (sums.bytes, self.file.clone(), piece.clone());
         let written = blocking(move || write_at(&file, &content, at));
-        let (hashed, ()) = futures::try_join!(sums.add_part(piece), async { Ok(written.await?) })?;
+        let (hashed, ()) = futures::try_join!(sums.add_part(piece), async { written.await })?;
         self.sums = hashed.0;
         Ok(())
     }

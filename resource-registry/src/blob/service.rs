@@ -109,7 +109,7 @@ impl Shared {
                 let (blob, piece) = (Blob::from(blob), frame.slice_ref(piece));
                 let end = offset.checked_add(piece.len() as u64).filter(|end| *end <= blob.bytes);
                 let whole_chunks = offset % CHUNK_BYTES == 0
-                    && (piece.len() as u64 % CHUNK_BYTES == 0 || end == Some(blob.bytes));
+                    && ((piece.len() as u64).is_multiple_of(CHUNK_BYTES) || end == Some(blob.bytes));
                 if end.is_none() || !whole_chunks || piece.is_empty() {
                     return Err(usage("a piece of content is none"));
                 }
