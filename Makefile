@@ -31,8 +31,9 @@ wasm: ## Builds the examples' mechtrons and lays out their bundles in target/bun
 	scripts/setup
 	examples/build
 
+# With the features of the whole workspace, as the tests are built, so that the Wasm engine is built once.
 build: wasm ## Builds the starlane binary
-	cargo build --release --package starlane
+	cargo build --release --workspace --bin starlane
 
 clean: ## Removes everything that was built
 	cargo clean

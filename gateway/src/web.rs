@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{
-    ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, TRANSFER_ENCODING,
-    UPGRADE,
+    ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, LOCATION,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -15,7 +15,7 @@ use crate::body::{Answer, Budget, Guards, collect};
 use crate::config::{Config, Protection};
 use crate::content::{self, Asked};
 use crate::doors::Host;
-use crate::mesh::{Mesh, SpaceState};
+use crate::mesh::{IS_DIRECTORY, Mesh, SpaceState};
 use crate::metrics::Metrics;
 use crate::pace::Phase;
 use crate::page;
@@ -134,13 +134,21 @@ impl<M: Mesh> Visit<M> {
         let request = starlane_core::Request { method, path: path.into(), headers, body: Body::Bytes(bytes) };
         let outcome = mesh.request(Message { header, payload: Payload::Request(request) }).await;
         if let Outcome::Rejected(refusal) = &outcome
-            && matches!(refusal.code, Code::NotFound | Code::NoRoute)
+            && matches!(
+                refusal.code,
+                Code::NotFound | Code::NoRoute | Code::ArtifactInvalid | Code::BindSyntax
+            )
         {
             explain_space(&**mesh, &space).await?;
         }
         let reply = problem::reply(outcome)?;
         let asked = Asked::of(&parts.method, &parts.headers);
-        let (status, headers, body) = read_reply(reply)?;
+        let (status, mut headers, body) = read_reply(reply)?;
+        if headers.remove(IS_DIRECTORY).is_some()
+            && let Some(location) = with_slash(path)
+        {
+            return Ok(redirect(location));
+        }
         Ok(content::answer(&**mesh, &asked, status, headers, body).await?)
     }
 
@@ -244,6 +252,23 @@ pub(crate) fn host_name(host: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
+/// Where the directory is that a path names without its `/`; `None` when it is named with it.
+fn with_slash(path: &str) -> Option<HeaderValue> {
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty())?;
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    // Relative, so that it holds behind a proxy that serves the space elsewhere; `./` keeps a colon in it harmless.
+    HeaderValue::from_str(&format!("./{name}/{query}")).ok()
+}
+
+fn redirect(location: HeaderValue) -> Response<Answer> {
+    let mut response = Response::new(Answer::empty());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
+}
+
 /// Says what to type next when a space cannot answer the web; nothing when the bind itself said no.
 async fn explain_space<M: Mesh>(mesh: &M, space: &Point) -> Result<(), Problem> {
     match mesh.space(space.clone()).await {
@@ -254,6 +279,13 @@ async fn explain_space<M: Mesh>(mesh: &M, space: &Point) -> Result<(), Problem> 
             Err(problem.help(format!(
                 "publish a bundle with a bind in it, then `starlane set '{space}{{ +bind={bind} }}'`"
             )))
+        }
+        SpaceState::BadBind { reason } => {
+            let detail = format!("the bind of the space `{space}` cannot be used: {reason}");
+            let help = format!(
+                "`starlane get '{space}{{ bind }}'` shows which it is; publish it again, or set another"
+            );
+            Err(Problem::new(Code::NotReady, detail).at(space).help(help))
         }
         SpaceState::Missing => {
             let problem = Problem::new(Code::NotFound, format!("there is no space `{space}`")).at(space);
@@ -311,6 +343,16 @@ fn fail(failure: Failure, for_people: bool, head: bool, trace: Option<Trace>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_is_led_to_with_its_slash() {
+        for (path, location) in [("/a/sub", "./sub/"), ("/sub?q=a/b", "./sub/?q=a/b"), ("/x:y", "./x:y/")] {
+            assert_eq!(with_slash(path).unwrap(), location);
+        }
+        for whole in ["/", "/a/", "/?q"] {
+            assert_eq!(with_slash(whole), None);
+        }
+    }
 
     #[test]
     fn a_host_names_a_space() {

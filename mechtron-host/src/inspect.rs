@@ -73,6 +73,9 @@ struct Survey {
 }
 
 fn survey(wasm: &[u8], max: &ModuleLimits, limits: &Limits) -> Result<Survey, Problem> {
+    if !wasm.starts_with(b"\0asm") {
+        return Err(invalid("it is malformed: it does not begin as WebAssembly does"));
+    }
     let mut found = Survey::default();
     let mut code_bytes = 0;
     let mut defined = 0;

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 pub struct Peer {
     /// Which node.
     pub name: NodeName,
-    /// In which of its lives.
+    /// In which of its lives. As a certificate says it: in the one that it was issued for, which a node that started again
+    /// may have left behind until it is renewed. A later one that the node itself tells is believed.
     pub generation: Generation,
     /// As what it was enrolled.
     pub role: Role,

@@ -8,6 +8,15 @@
 //!
 //! A blob is on disk before it is acknowledged: content is staged under `incoming/` while it is hashed, synced, then
 //! renamed to its name, and the folder is synced too (object_store does both, when asked).
+//!
+//! On a node that is not the registry's the store is a cache of that node's: see `upstream.rs`.
+
+mod partial;
+mod service;
+#[cfg(test)]
+mod tests;
+mod upstream;
+mod wire;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -25,6 +34,11 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use starlane_core::{Blob, Code, Digest, Point, Problem};
 use tokio::sync::RwLock;
+
+use crate::upstream::Upstream;
+pub use service::BlobService;
+use upstream::Cache;
+pub use upstream::CacheConfig;
 
 /// How much is checked, and at most held by a reader, at a time.
 const CHUNK_BYTES: u64 = 128 * 1024;
@@ -57,6 +71,8 @@ struct Inner {
     naming: RwLock<()>,
     /// The bundles that are being published.
     claims: Mutex<HashSet<Point>>,
+    /// What makes it the cache of another node's.
+    cache: Option<Arc<Cache>>,
 }
 
 /// The sole right to publish a bundle, until it is dropped.
@@ -112,6 +128,14 @@ pub enum Error {
     /// Reading what was to be stored failed; nothing was stored.
     #[error("{0}")]
     Source(Box<Problem>),
+    /// The node that has the content is out of reach.
+    #[error("the content {digest} is on the registry's node, which cannot be reached: {reason}")]
+    Unreachable {
+        /// Which content.
+        digest: Digest,
+        /// What the mesh said.
+        reason: Arc<str>,
+    },
     /// The store below failed.
     #[error("the content store failed: {0}")]
     Unavailable(#[from] object_store::Error),
@@ -132,6 +156,12 @@ impl From<Error> for Problem {
                 Problem::new(Code::Usage, detail).help("ask for a range within the content")
             }
             Error::Source(problem) => *problem,
+            Error::Unreachable { .. } => {
+                let mut problem = Problem::new(Code::Unreachable, detail)
+                    .help("try again; what was transferred so far is kept, and it goes on from there");
+                problem.retry_after = Some(1);
+                problem
+            }
             Error::Unavailable(_) | Error::Folder(_) => Problem::new(Code::StoreUnavailable, detail)
                 .help("check the disk of the data folder: free space, permissions, health; then try again"),
         }
@@ -144,7 +174,27 @@ impl BlobStore {
     /// # Errors
     /// When the folder cannot be made or opened.
     pub async fn open(folder: impl AsRef<FilePath>) -> Result<Self, Error> {
+        Self::open_with(folder.as_ref().to_owned(), None).await
+    }
+
+    /// Opens the store in a folder as the cache of the registry's node: what is missing here is fetched from there when it
+    /// is read, and what is put here is there before it is acknowledged.
+    ///
+    /// # Errors
+    /// As [`BlobStore::open`]. The other node is not asked yet.
+    pub async fn open_cache(
+        folder: impl AsRef<FilePath>,
+        upstream: Arc<dyn Upstream>,
+        config: CacheConfig,
+    ) -> Result<Self, Error> {
         let folder = folder.as_ref().to_owned();
+        let cache = Arc::new(Cache::new(upstream, config, folder.clone()));
+        let store = Self::open_with(folder, Some(cache)).await?;
+        store.trim().await?;
+        Ok(store)
+    }
+
+    async fn open_with(folder: PathBuf, cache: Option<Arc<Cache>>) -> Result<Self, Error> {
         let open = move || {
             if !folder.is_dir() {
                 std::fs::create_dir_all(&folder)?;
@@ -154,7 +204,7 @@ impl BlobStore {
                 }
             }
             let store = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
-            Self::new(Arc::new(store), LOCAL_PART_BYTES, Some(folder))
+            Self::new(Arc::new(store), LOCAL_PART_BYTES, Some(folder), cache)
         };
         tokio::task::spawn_blocking(open).await.map_err(std::io::Error::other)?
     }
@@ -165,10 +215,15 @@ impl BlobStore {
     /// # Errors
     /// When the system gives no randomness.
     pub fn over(store: Arc<dyn ObjectStore>, part_bytes: usize) -> Result<Self, Error> {
-        Self::new(store, part_bytes, None)
+        Self::new(store, part_bytes, None, None)
     }
 
-    fn new(store: Arc<dyn ObjectStore>, part_bytes: usize, folder: Option<PathBuf>) -> Result<Self, Error> {
+    fn new(
+        store: Arc<dyn ObjectStore>,
+        part_bytes: usize,
+        folder: Option<PathBuf>,
+        cache: Option<Arc<Cache>>,
+    ) -> Result<Self, Error> {
         // Parts are whole chunks, so that a chunk never straddles two.
         let part_bytes = part_bytes.next_multiple_of(CHUNK_BYTES as usize);
         let mut session = [0; 8];
@@ -183,17 +238,34 @@ impl BlobStore {
             staged,
             naming: RwLock::new(()),
             claims: Mutex::default(),
+            cache,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Stores content and tells its name. Holds at most two parts in memory whatever the length; content that is
-    /// there already is stored once. When this answers, the content is on disk.
+    /// Stores content and tells its name. Holds at most a few parts in memory whatever the length; content that is
+    /// there already is stored once. When this answers, the content is on disk; that of a cache also on the disk of
+    /// the registry's node.
     ///
     /// # Errors
     /// [`Error::Source`] when the stream failed, [`Error::TooLarge`] when it has more than `bytes_max`, else when the
-    /// store cannot take it. Nothing is stored then.
+    /// store cannot take it. Nothing is stored then, except in a cache: after [`Error::Unreachable`] the content is
+    /// here, and putting it again sends what is not there yet.
     pub async fn put(
+        &self,
+        content: impl Stream<Item = Result<Bytes, Problem>> + Send,
+        bytes_max: u64,
+    ) -> Result<Blob, Error> {
+        let blob = self.put_here(content, bytes_max).await?;
+        if let Some(cache) = &self.inner.cache {
+            self.push(cache, &blob).await?;
+            self.added(cache, blob.bytes).await;
+        }
+        Ok(blob)
+    }
+
+    /// Stores content in this store alone.
+    async fn put_here(
         &self,
         content: impl Stream<Item = Result<Bytes, Problem>> + Send,
         bytes_max: u64,
@@ -271,12 +343,28 @@ impl BlobStore {
     }
 
     /// Opens content to be read, all of it or a range, and tells how many bytes will come; a range that ends after the
-    /// end is cut there.
+    /// end is cut there. What is missing in a cache is fetched first, as a whole.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::OutOfRange`], or [`Error::Corrupt`] when the damage shows at once. Damage further
-    /// on ends the stream with that error in place of the damaged bytes.
+    /// [`Error::NotFound`], [`Error::OutOfRange`], [`Error::Unreachable`], or [`Error::Corrupt`] when the damage shows
+    /// at once. Damage further on ends the stream with that error in place of the damaged bytes.
     pub async fn get(&self, blob: &Blob, range: Option<Range<u64>>) -> Result<(ContentStream, u64), Error> {
+        let found = self.get_here(blob, range.clone()).await;
+        let Some(cache) = &self.inner.cache else { return found };
+        match found {
+            Err(Error::NotFound(_)) => {}
+            Err(Error::Corrupt { digest, what }) => {
+                tracing::warn!(%digest, what, "cached content is damaged; it is fetched anew");
+                self.delete(&digest).await?;
+            }
+            found => return found,
+        }
+        self.fetch(cache, blob).await?;
+        self.get_here(blob, range).await
+    }
+
+    /// Opens content of this store alone.
+    async fn get_here(&self, blob: &Blob, range: Option<Range<u64>>) -> Result<(ContentStream, u64), Error> {
         let Blob { digest, bytes: total } = *blob;
         let range = range.unwrap_or(0..total);
         if range.start > total || (range.start == total && total > 0) {
@@ -284,11 +372,12 @@ impl BlobStore {
         }
         let range = range.start..range.end.clamp(range.start, total);
         let path = content_path(&digest);
-        let stored = self.inner.store.head(&path).await.map_err(|error| or_not_found(error, &digest))?.size;
+        let stored = self.inner.store.head(&path).await.map_err(|error| or_not_found(error, &digest))?;
         let corrupt = |what| Error::Corrupt { digest, what };
-        if stored != total {
+        if stored.size != total {
             return Err(corrupt("its length is another"));
         }
+        self.used(blob, &stored).await;
         if total <= CHUNK_BYTES {
             let object = self.inner.store.get(&path).await.map_err(|error| or_not_found(error, &digest))?;
             let content = object.bytes().await?;
@@ -334,7 +423,7 @@ impl BlobStore {
         Ok(content.freeze())
     }
 
-    /// Whether content of this name is stored; it is not read.
+    /// Whether content of this name is stored here; it is not read.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -346,7 +435,7 @@ impl BlobStore {
         }
     }
 
-    /// Removes content; tells whether there was any. Who refers to it is the caller's concern.
+    /// Removes content from here; tells whether there was any. Who refers to it is the caller's concern.
     ///
     /// # Errors
     /// When the store cannot remove it.
@@ -357,7 +446,7 @@ impl BlobStore {
 
     /// Removes what `keep` does not want and what was last stored longer than `grace` ago, and what interrupted writes
     /// left behind before that. `grace` must be longer than any publishing or writing takes, since content is stored
-    /// before it is referred to.
+    /// before it is referred to. A cache needs no sweep: it keeps to its bound by itself, see [`CacheConfig`].
     ///
     /// # Errors
     /// When the store cannot be listed or changed. What was removed until then is removed.
@@ -391,10 +480,12 @@ impl BlobStore {
                 ignore_missing(store.delete(&object.location).await)?;
             }
         }
-        let mut staged = store.list(Some(&Path::from("incoming")));
-        while let Some(object) = staged.try_next().await? {
-            if SystemTime::from(object.last_modified) < before {
-                ignore_missing(store.delete(&object.location).await)?;
+        for unfinished in ["incoming", partial::PARTIAL] {
+            let mut staged = store.list(Some(&Path::from(unfinished)));
+            while let Some(object) = staged.try_next().await? {
+                if SystemTime::from(object.last_modified) < before {
+                    ignore_missing(store.delete(&object.location).await)?;
+                }
             }
         }
         if let Some(folder) = self.inner.folder.clone() {
@@ -419,6 +510,11 @@ impl BlobStore {
             None => tempfile::tempfile(),
         };
         tokio::task::spawn_blocking(make).await.map_err(std::io::Error::other)?
+    }
+
+    /// The folder, when it is one.
+    fn folder(&self) -> Option<PathBuf> {
+        self.inner.folder.clone()
     }
 
     async fn remove(&self, digest: &Digest) -> Result<bool, Error> {
@@ -488,6 +584,11 @@ impl Sums {
         tokio::task::spawn_blocking(hash).await.map_err(|error| std::io::Error::other(error).into())
     }
 
+    /// What the content hashes to so far.
+    fn digest(&self) -> Digest {
+        Digest(self.whole.clone().finalize().into())
+    }
+
     /// The name of the content, and its sums when it has more than one chunk.
     fn finish(self) -> (Blob, Option<Bytes>) {
         let blob = Blob { digest: Digest(self.whole.finalize().into()), bytes: self.bytes };
@@ -539,6 +640,10 @@ impl Chunks {
         let sum = self.sum(number).await?;
         let chunk = self.range(&content_path(&self.digest), start..stop).await?;
         if Sha256::digest(&chunk)[..] != sum[..] {
+            if self.store.inner.cache.is_some() {
+                // The next reader fetches it anew.
+                self.store.delete(&self.digest).await?;
+            }
             return Err(self.corrupt("a part of it does not match its sum"));
         }
         let piece = chunk.slice((self.next - start) as usize..(self.end.min(stop) - start) as usize);

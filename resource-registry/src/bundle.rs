@@ -18,7 +18,8 @@ use tokio::sync::mpsc;
 use crate::archive::{Archive, ArchiveFault, Entry, Error, Limits};
 use crate::blob::BlobStore;
 use crate::content::{self, written};
-use crate::registry::{Delete, RESERVED_BATCH_MAX, Registry, Reserved};
+use crate::error::Error as RegistryError;
+use crate::registry::{Delete, Provided, RESERVED_BATCH_MAX, Registry, Reserved};
 
 /// How many files are put away at a time while the next is unpacked.
 const PUTS_MAX: usize = 8;
@@ -54,11 +55,10 @@ pub async fn publish(
     archive: impl Stream<Item = Result<Bytes, Problem>> + Send,
     limits: &Limits,
 ) -> Result<Published, Problem> {
+    registry.fresh().await?;
     check_place(registry, point)?;
     let Some(_publishing) = blobs.claim(point) else {
-        return Err(Problem::new(Code::Busy, format!("`{point}` is being published right now"))
-            .at(point)
-            .help("wait until that is done"));
+        return Err(taken(point));
     };
     let left_over = check_unpublished(registry, point)?;
     let spooled = spool(blobs, archive, limits).await.map_err(|problem| problem.at(point))?;
@@ -81,9 +81,18 @@ pub async fn publish(
     let described = |point: &Point, blob: &Blob| content::properties(point, blob, true).collect::<Vec<_>>();
     reserved.extend(files.iter().map(|(point, blob)| artifact(point.clone(), described(point, blob))));
     let artifacts = reserved.len() as u64 - 1;
+    // Another node may publish the same version: then one of the two bundles is made to its end, and never a mixture.
+    let overtaken = |error: RegistryError| match error {
+        RegistryError::Exists { .. } | RegistryError::NotFound(_) => taken(point),
+        error => error.into(),
+    };
+    let mut provided = Provided::Absent(point.clone());
     while !reserved.is_empty() {
         let rest = reserved.split_off(reserved.len().min(RESERVED_BATCH_MAX));
-        registry.put_all_reserved(by, reserved).await?;
+        let made = registry.put_all_reserved_if(by, reserved, Some(&provided)).await.map_err(overtaken)?;
+        if let (Provided::Absent(_), Some(pending)) = (&provided, made.first()) {
+            provided = Provided::MadeBy(point.clone(), pending.resource.created);
+        }
         reserved = rest;
     }
 
@@ -93,8 +102,18 @@ pub async fn publish(
         ("size", content::number(bytes)),
         ("written", written(registry.now())),
     ]);
-    let bundle = registry.put_reserved(by, bundle(changes.collect(), Status::ready())).await?.resource;
-    Ok(Published { bundle, artifacts, bytes })
+    let ready = vec![bundle(changes.collect(), Status::ready())];
+    let ready = registry.put_all_reserved_if(by, ready, Some(&provided)).await.map_err(overtaken)?;
+    match ready.into_iter().next() {
+        Some(bundle) => Ok(Published { bundle: bundle.resource, artifacts, bytes }),
+        None => Err(taken(point)),
+    }
+}
+
+fn taken(point: &Point) -> Problem {
+    Problem::new(Code::Busy, format!("`{point}` is being published right now"))
+        .at(point)
+        .help("wait until that is done")
 }
 
 /// Checks that a bundle can stand at a point, and tells what to make first when it cannot.

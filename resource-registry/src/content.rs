@@ -11,6 +11,9 @@ use crate::registry::Registry;
 /// How many resources are looked at together.
 const PAGE: usize = 10_000;
 
+/// The properties of a File that tell its content, which change when it is written and not otherwise.
+pub const CONTENT_KEYS: [&str; 4] = ["digest", "size", "content-type", "written"];
+
 /// The properties that describe content; locked when it never changes.
 pub(crate) fn properties(point: &Point, blob: &Blob, lock: bool) -> impl Iterator<Item = PropertyChange> {
     let content_type = content_type::of_name(point.last());

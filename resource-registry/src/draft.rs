@@ -3,13 +3,14 @@
 //! A draft turns into the operations of one commit. Each says what it rests on, so that a commit which meets another's is
 //! refused by the store, and drafted anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use starlane_core::{
-    Base, CreateMode, Key, Kind, Point, Problem, Properties, Property, PropertyChange, Resource, Revision,
-    Status,
+    Assignment, Base, Code, CreateMode, Key, Kind, Point, PointError, Problem, Properties, Property,
+    PropertyChange, Resource, Revision, Sequence, Status,
     rules::{made_by_hand, may_be_at, may_stand_under},
 };
 
@@ -18,7 +19,7 @@ use crate::packed::pack;
 use crate::schema::{Compiled, Schema, Versions};
 use crate::store::{Expect, LeaseId, Operation};
 use crate::view::View;
-use crate::{Create, Outcome};
+use crate::{Create, Outcome, Provided};
 
 /// The most properties of a resource.
 const PROPERTIES_MAX: usize = 256;
@@ -28,6 +29,19 @@ pub(crate) const RESOURCE_BYTES_MAX: usize = 32 * 1024;
 const MESH: &str = "mesh";
 /// Keys of counters begin with this; those of resources are their points.
 pub(crate) const SEQUENCE: u8 = 1;
+/// How many sequences are remembered besides those in the view.
+const COUNTERS_MAX: usize = 4_096;
+
+/// The last numbers that this node gave out, which run ahead of those in the view.
+#[derive(Default)]
+pub(crate) struct Counters(HashMap<Point, u64>);
+
+impl Counters {
+    /// The resource that a sequence counted below is gone.
+    pub(crate) fn forget(&mut self, parent: &Point) {
+        self.0.remove(parent);
+    }
+}
 
 /// Why a draft cannot go on.
 pub(crate) enum Stop {
@@ -48,8 +62,16 @@ pub(crate) struct Draft<'a> {
     /// Whether a user asks, who may not make everything.
     by_hand: bool,
     changed: BTreeMap<Point, Option<Body>>,
-    sequences: BTreeSet<Point>,
+    /// What was found there and left as it is.
+    found: BTreeMap<Point, Arc<Resource>>,
+    counters: &'a Mutex<Counters>,
+    /// Held from the first number of this draft on, until it is queued.
+    counting: Option<MutexGuard<'a, Counters>>,
+    /// The last number that this draft took below a point.
+    numbers: BTreeMap<Point, u64>,
     lease: Option<LeaseId>,
+    /// What must have been made by which commit.
+    provided: Option<(Point, Revision)>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -70,8 +92,41 @@ impl Body {
 }
 
 impl<'a> Draft<'a> {
-    pub(crate) fn new(view: &'a View, compiled: &'a Compiled, by_hand: bool) -> Self {
-        Self { view, compiled, by_hand, changed: BTreeMap::new(), sequences: BTreeSet::new(), lease: None }
+    pub(crate) fn new(
+        view: &'a View,
+        compiled: &'a Compiled,
+        counters: &'a Mutex<Counters>,
+        by_hand: bool,
+    ) -> Self {
+        Self {
+            view,
+            compiled,
+            by_hand,
+            changed: BTreeMap::new(),
+            found: BTreeMap::new(),
+            counters,
+            counting: None,
+            numbers: BTreeMap::new(),
+            lease: None,
+            provided: None,
+        }
+    }
+
+    /// Checks what must hold, now and when it is committed.
+    pub(crate) fn provide(&mut self, provided: &Provided) -> Result<(), Error> {
+        let (Provided::Absent(point) | Provided::MadeBy(point, _)) = provided;
+        match (provided, self.view.get(point)) {
+            // Making it will expect so too.
+            (Provided::Absent(_), None) => {}
+            (Provided::Absent(_), Some(there)) => {
+                return Err(Error::Exists { point: point.clone(), kind: there.kind.clone() });
+            }
+            (Provided::MadeBy(_, revision), Some(there)) if there.created == *revision => {
+                self.provided = Some((point.clone(), *revision));
+            }
+            (Provided::MadeBy(..), _) => return Err(Error::NotFound(point.clone())),
+        }
+        Ok(())
     }
 
     /// What is made hangs on a lease.
@@ -79,14 +134,26 @@ impl<'a> Draft<'a> {
         self.lease = lease;
     }
 
-    /// A number was given out below a point.
-    pub(crate) fn count(&mut self, parent: &Point) {
-        self.sequences.insert(parent.clone());
-    }
-
-    /// Whether [`Draft::finish`] will ask for the last number of a sequence.
-    pub(crate) fn counts(&self) -> bool {
-        !self.sequences.is_empty()
+    /// The next point of a sequence, where nothing is.
+    pub(crate) fn next_of(&mut self, sequence: &Sequence) -> Result<Point, Error> {
+        let (view, parent) = (self.view, &sequence.parent);
+        let counters = self.counting.get_or_insert_with(|| self.counters.lock());
+        if counters.0.len() >= COUNTERS_MAX {
+            counters.0.retain(|parent, number| view.sequence(parent) < *number);
+        }
+        let last = counters.0.get(parent).copied().unwrap_or_default();
+        let mut number = last.max(view.sequence(parent));
+        loop {
+            number += 1;
+            let point = sequence
+                .point(number)
+                .map_err(|error: PointError| Problem::new(Code::PointSyntax, error.to_string()).at(parent))?;
+            if view.get(&point).is_none() && !self.changed.contains_key(&point) {
+                counters.0.insert(parent.clone(), number);
+                self.numbers.insert(parent.clone(), number);
+                return Ok(point);
+            }
+        }
     }
 
     pub(crate) fn create(&mut self, point: &Point, create: &Create) -> Result<Outcome, Stop> {
@@ -101,13 +168,17 @@ impl<'a> Draft<'a> {
                     Err(Error::Exists { point: point.clone(), kind: existing.kind.clone() }.into())
                 }
                 _ if *existing.kind != create.kind => Err(mismatch.into()),
-                CreateMode::Ensure => Ok(Outcome::Existed),
+                CreateMode::Ensure => {
+                    self.find(point);
+                    Ok(Outcome::Existed)
+                }
                 CreateMode::Override => {
                     self.check_owner(point, &create.kind)?;
                     let mut body = self.body(point)?;
-                    let kept = body.properties.iter().filter(|(_, property)| property.locked);
+                    let stays = |key: &Key, property: &Property| property.locked || Assignment::owns(key);
+                    let kept = body.properties.iter().filter(|(key, property)| stays(key, property));
                     let kept = kept.map(|(key, property)| (key.clone(), property.clone())).collect();
-                    body.properties = changed(point, kept, &create.changes)?;
+                    body.properties = self.changed(point, kept, &create.changes)?;
                     body.status = create.status.clone();
                     self.write(point, body)?;
                     Ok(Outcome::Replaced)
@@ -116,7 +187,7 @@ impl<'a> Draft<'a> {
         }
         self.check_owner(point, &create.kind)?;
         self.check_place(point, &create.kind)?;
-        let properties = changed(point, Properties::new(), &create.changes)?;
+        let properties = self.changed(point, Properties::new(), &create.changes)?;
         let body = Body { kind: create.kind.clone(), properties, status: create.status.clone() };
         self.write(point, body)?;
         Ok(Outcome::New)
@@ -132,18 +203,28 @@ impl<'a> Draft<'a> {
             return self.create(point, &Create { mode: CreateMode::Ensure, ..create.clone() });
         }
         let before = body.clone();
-        body.properties = changed(point, body.properties, &create.changes)?;
+        body.properties = self.changed(point, body.properties, &create.changes)?;
         body.status = create.status.clone();
         if body == before {
+            self.find(point);
             return Ok(Outcome::Existed);
         }
         self.write(point, body)?;
         Ok(Outcome::Replaced)
     }
 
+    fn find(&mut self, point: &Point) {
+        if let Some(found) = self.view.get(point) {
+            self.found.insert(point.clone(), found.clone());
+        }
+    }
+
     pub(crate) fn set(&mut self, point: &Point, changes: &[PropertyChange]) -> Result<(), Stop> {
         let mut body = self.body(point)?;
-        body.properties = changed(point, body.properties, changes)?;
+        if self.by_hand && matches!(body.kind.base, Base::Bundle | Base::Artifact) {
+            return Err(published(point, "changed", "publish the next version of the bundle").into());
+        }
+        body.properties = self.changed(point, body.properties, changes)?;
         self.write(point, body)
     }
 
@@ -187,8 +268,27 @@ impl<'a> Draft<'a> {
         if own { Err(Error::Reserved(point.clone())) } else { Ok(()) }
     }
 
-    /// The operations of the commit; none when nothing changes.
-    pub(crate) fn finish(self, last_number: impl Fn(&Point) -> u64) -> Result<Vec<Operation>, Error> {
+    /// Whether users may take all of these away at once: what a bundle holds goes with the bundle alone.
+    pub(crate) fn check_whole(&self, points: &[Point]) -> Result<(), Error> {
+        if !self.by_hand {
+            return Ok(());
+        }
+        let going: BTreeSet<&Point> = points.iter().collect();
+        let torn = |point: &&Point| {
+            let artifact = self.view.get(point).is_some_and(|resource| resource.kind.base == Base::Artifact);
+            artifact && !going.contains(&point.holder())
+        };
+        match points.iter().find(torn) {
+            None => Ok(()),
+            Some(point) => {
+                let help = format!("delete the whole bundle: `starlane delete -r {}`", point.holder());
+                Err(published(point, "deleted", help))
+            }
+        }
+    }
+
+    /// What is to be committed.
+    pub(crate) fn finish(self) -> Result<Finished<'a>, Error> {
         let mut operations = Vec::new();
         let mut guards = BTreeSet::new();
         for (point, body) in &self.changed {
@@ -232,13 +332,34 @@ impl<'a> Draft<'a> {
             }
         }
         for parent in guards {
-            operations.push(Operation::guard(parent.as_str().to_owned(), Expect::Present));
+            // The one that was looked at, which had the right kind, and not another that was made in its place.
+            let expect =
+                self.view.get(&parent).map_or(Expect::Present, |above| Expect::MadeBy(above.created));
+            operations.push(Operation::guard(parent.as_str().to_owned(), expect));
         }
-        for parent in &self.sequences {
-            let number = last_number(parent).to_le_bytes().to_vec();
-            operations.push(Operation::put(sequence_key(parent), Expect::Any, number));
+        if let Some((point, revision)) = &self.provided {
+            operations.push(Operation::guard(point.as_str().to_owned(), Expect::MadeBy(*revision)));
         }
-        Ok(operations)
+        for (parent, number) in &self.numbers {
+            let number = number.to_le_bytes().to_vec();
+            operations.push(Operation::put(sequence_key(parent), Expect::Grows, number));
+        }
+        let mut results: BTreeMap<Point, Became> =
+            self.found.into_iter().map(|(point, found)| (point, Became::Left(found))).collect();
+        for (point, body) in self.changed {
+            let before = self.view.get(&point);
+            let Some(body) = body else { continue };
+            let became = match before {
+                Some(before) if Body::of(before) == body => Became::Left(before.clone()),
+                before => Became::Written {
+                    body,
+                    created: before.map(|before| before.created),
+                    version: before.map_or(0, |before| before.version) + 1,
+                },
+            };
+            results.insert(point, became);
+        }
+        Ok(Finished { operations, results: Results(results), counting: self.counting })
     }
 
     fn is_deleted(&self, point: &Point) -> bool {
@@ -272,14 +393,33 @@ impl<'a> Draft<'a> {
             .into());
         }
         if let Some(schema) = self.schema(point, &body.kind)? {
+            // Where it lives is none of the schema's business.
+            let assigned: Properties =
+                body.properties.extract_if(.., |key, _| Assignment::owns(key)).collect();
             schema.type_values(&mut body.properties);
             let errors = schema.check(&body.properties);
             if !errors.is_empty() {
                 return Err(Error::Invalid { point: point.clone(), kind: body.kind, errors }.into());
             }
+            body.properties.extend(assigned);
         }
         self.changed.insert(point.clone(), Some(body));
         Ok(())
+    }
+
+    /// The properties after some changes.
+    fn changed(
+        &self,
+        point: &Point,
+        properties: Properties,
+        changes: &[PropertyChange],
+    ) -> Result<Properties, Error> {
+        if self.by_hand
+            && let Some(change) = changes.iter().find(|change| Assignment::owns(change.key()))
+        {
+            return Err(Error::Assigned { point: point.clone(), key: change.key().clone() });
+        }
+        changed(point, properties, changes)
     }
 
     /// Whether users may make something there.
@@ -348,6 +488,43 @@ struct Current<'a> {
     kind: &'a Kind,
 }
 
+/// A draft that is ready to be committed.
+pub(crate) struct Finished<'a> {
+    /// None that changes anything when nothing changes.
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) results: Results,
+    /// While this is held nobody else counts.
+    pub(crate) counting: Option<MutexGuard<'a, Counters>>,
+}
+
+/// What the resources of a draft are after its commit, whatever others do after that.
+#[derive(Default)]
+pub(crate) struct Results(BTreeMap<Point, Became>);
+
+enum Became {
+    Left(Arc<Resource>),
+    Written { body: Body, created: Option<Revision>, version: u64 },
+}
+
+impl Results {
+    /// The resource as the commit of a revision made or left it.
+    pub(crate) fn resource(&self, point: &Point, revision: Revision) -> Result<Arc<Resource>, Error> {
+        let became = self.0.get(point).ok_or_else(|| Error::NotFound(point.clone()))?;
+        Ok(match became {
+            Became::Left(resource) => resource.clone(),
+            Became::Written { body, created, version } => Arc::new(Resource {
+                point: point.clone(),
+                kind: body.kind.clone(),
+                properties: body.properties.clone(),
+                status: body.status.clone(),
+                created: created.unwrap_or(revision),
+                modified: revision,
+                version: *version,
+            }),
+        })
+    }
+}
+
 /// The properties after some changes.
 fn changed(
     point: &Point,
@@ -375,6 +552,12 @@ fn changed(
         }
     }
     Ok(properties)
+}
+
+/// A published bundle stays as it is.
+fn published(point: &Point, what: &str, help: impl Into<String>) -> Error {
+    let detail = format!("`{point}` cannot be {what}: a published bundle never changes");
+    Problem::new(Code::KindReserved, detail).at(point).help(help).into()
 }
 
 /// Whether a point is in the space of the mesh and not where users declare kinds.

@@ -60,6 +60,14 @@ pub enum Error {
         /// Which.
         key: Key,
     },
+    /// The property says where the resource lives, which only the mesh decides.
+    #[error("`{key}` of `{point}` is set by the mesh: it says where `{point}` lives")]
+    Assigned {
+        /// Of which resource.
+        point: Point,
+        /// Which.
+        key: Key,
+    },
     /// The properties do not match the schema of the kind.
     #[error("the properties of `{point}` do not match the schema of {kind}")]
     Invalid {
@@ -173,6 +181,9 @@ impl From<Error> for Problem {
             Error::PropertyLocked { point, key } => problem(Code::PropertyLocked).at(&point).help(format!(
                 "a locked property never changes; leave `{key}` out, or make another resource"
             )),
+            Error::Assigned { point, .. } => problem(Code::PropertyValue)
+                .at(&point)
+                .help(format!("`starlane move {point} --to NODE` moves it; `place` says where it may live")),
             Error::Invalid { point, errors, .. } => {
                 let mut problem = problem(Code::Schema)
                     .at(&point)
@@ -236,9 +247,14 @@ fn store_problem(error: &store::Error) -> Problem {
             (Code::StoreUnavailable, "stop the other node, or use another data folder: `--data DIR`")
         }
         E::Closed => (Code::Draining, "the node is stopping"),
+        E::Unreachable { .. } => (
+            Code::Unreachable,
+            "nothing was changed; what runs here goes on, and `--stale-ok` reads what this node knew last",
+        ),
+        E::Unknown { .. } => (Code::Timeout, "look whether it was done before you try it again"),
     };
     let mut problem = Problem::new(code, error.to_string()).help(help);
-    if matches!(error, E::Busy | E::Unavailable { .. }) {
+    if matches!(error, E::Busy | E::Unavailable { .. } | E::Unreachable { .. }) {
         problem.retry_after = Some(1);
     }
     problem

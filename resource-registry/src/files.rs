@@ -65,6 +65,7 @@ pub async fn write(
     expect: Expect,
 ) -> Result<Arc<Resource>, Problem> {
     // Before anything is read: a refusal should not have to wait for gigabytes.
+    registry.fresh().await?;
     check_place(registry, point)?;
     expected(registry, point, &expect)?;
     let blob = blobs.put(content, FILE_BYTES_MAX).await.map_err(|error| Problem::from(error).at(point))?;

@@ -11,27 +11,34 @@ pub mod files;
 pub mod pack;
 pub mod store;
 
+mod backoff;
 mod content;
 mod draft;
 mod error;
+mod exchange;
+#[cfg(test)]
+mod flaky;
 mod hub;
 mod locks;
 mod packed;
 mod registry;
 mod schema;
 mod state;
+mod upstream;
 mod view;
 mod watch;
 
 pub use archive::Limits;
-pub use blob::BlobStore;
-pub use content::named_blobs;
+pub use blob::{BlobService, BlobStore, CacheConfig};
+pub use content::{CONTENT_KEYS, named_blobs};
 pub use error::Error;
+pub use exchange::CALL_BYTES_MAX;
 pub use registry::{
     BATCH_MAX, Backing, Clock, Config, Create, Created, Delete, Done, LogChange, LogEntry, LogOf, Op,
-    Outcome, RESERVED_BATCH_MAX, Registry, Reserved, Selection,
+    Outcome, Provided, RESERVED_BATCH_MAX, Registry, Reserved, Selection,
 };
 pub use schema::Schemas;
 pub use starlane_core::{CreateMode, DeleteTarget, Sequence, Target};
-pub use state::{STATE_BYTES_MAX, StateStore};
+pub use state::{MeshStates, RemoteStates, STATE_BYTES_MAX, StateService, StateStore};
+pub use upstream::{Unanswered, Upstream};
 pub use watch::Watch;

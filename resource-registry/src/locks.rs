@@ -40,11 +40,13 @@ pub(crate) struct Claim {
     pub(crate) here: Vec<Point>,
     /// Resources that it takes away with all below them.
     pub(crate) trees: Vec<Point>,
+    /// Resources below which it makes new ones that nobody else makes.
+    pub(crate) under: Vec<Point>,
 }
 
 impl Claim {
     pub(crate) fn tree(point: &Point) -> Self {
-        Self { here: Vec::new(), trees: vec![point.clone()] }
+        Self { trees: vec![point.clone()], ..Self::default() }
     }
 
     /// Leaves out what a tree of the same claim covers, and doubles.
@@ -56,11 +58,16 @@ impl Claim {
         let trees = self.trees.clone();
         self.trees.retain(|point| !trees.iter().any(|tree| tree != point && tree.contains(point)));
         self.here.retain(|point| !self.trees.iter().any(|tree| tree.contains(point)));
+        self.under.retain(|point| !self.trees.iter().any(|tree| tree == point || tree.contains(point)));
         self
     }
 
-    fn points(&self) -> impl Iterator<Item = &Point> {
-        self.here.iter().chain(&self.trees)
+    /// What others must not take away as a tree meanwhile.
+    fn above(&self) -> impl Iterator<Item = Point> {
+        let above = self.here.iter().chain(&self.trees).flat_map(Point::ancestors);
+        above.chain(
+            self.under.iter().flat_map(|point| std::iter::once(point.clone()).chain(point.ancestors())),
+        )
     }
 }
 
@@ -99,7 +106,12 @@ impl Locks {
             free_above(point)
                 && entry_free(point, &|entry| !entry.here && !entry.tree && entry.tree_wanted == 0)
         });
+        let under = claim.under.iter().all(|point| {
+            free_above(point)
+                && entry_free(point, &|entry| !entry.tree && (entry.tree_wanted == 0 || own > 0))
+        });
         let free = here
+            && under
             && claim.trees.iter().all(|point| {
                 free_above(point)
                     && entry_free(point, &|entry| entry.below == 0 && !entry.here && !entry.tree)
@@ -119,7 +131,7 @@ impl Locks {
         for point in &claim.trees {
             table.entry(point.clone()).or_default().tree = true;
         }
-        for above in claim.points().flat_map(Point::ancestors) {
+        for above in claim.above() {
             table.entry(above).or_default().below += 1;
         }
         true
@@ -142,7 +154,7 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.locks.change(self.claim.here.iter().cloned(), |entry| entry.here = false);
         self.locks.change(self.claim.trees.iter().cloned(), |entry| entry.tree = false);
-        self.locks.change(self.claim.points().flat_map(Point::ancestors), |entry| entry.below -= 1);
+        self.locks.change(self.claim.above(), |entry| entry.below -= 1);
         self.locks.released.notify_waiters();
     }
 }
@@ -173,7 +185,7 @@ mod tests {
     }
 
     fn here(text: &str) -> Claim {
-        Claim { here: vec![point(text)], trees: Vec::new() }
+        Claim { here: vec![point(text)], ..Claim::default() }
     }
 
     #[test]
@@ -193,6 +205,22 @@ mod tests {
         assert!(take(here("shop-two")).is_some());
         drop(tree);
         assert!(locks.table.lock().is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn who_makes_new_ones_below_waits_only_for_trees() {
+        let locks = Locks::default();
+        let under = |text: &str| Claim { under: vec![point(text)], ..Claim::default() };
+        let take = |claim| locks.take(claim).now_or_never();
+        let held = (take(under("shop")), take(under("shop")), take(here("shop")), take(here("shop:a")));
+        assert!(held.0.is_some() && held.1.is_some() && held.2.is_some() && held.3.is_some());
+        assert!(take(Claim::tree(&point("shop"))).is_none());
+        drop(held);
+        let tree = take(Claim::tree(&point("shop")));
+        assert!(tree.is_some());
+        assert!(take(under("shop")).is_none() && take(under("shop:a")).is_none());
+        drop(tree);
+        assert!(locks.table.lock().is_empty());
     }
 
     #[test]

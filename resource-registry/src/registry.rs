@@ -3,18 +3,19 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use starlane_core::{
-    Agent, Base, CreateMode, DeleteTarget, Kind, Point, PointError, Problem, PropertyChange, Resource,
-    ResumeToken, Revision, Selector, Sequence, Status, Target, Timestamp,
+    Agent, Assignment, Base, CreateMode, DeleteTarget, Kind, Point, Problem, PropertyChange, Resource,
+    ResumeToken, Revision, Selector, Status, Target, Timestamp,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::draft::{Draft, SEQUENCE, Stop};
+use crate::draft::{Counters, Draft, Results, SEQUENCE, Stop};
 use crate::error::Error;
 use crate::hub::{Hub, Mail, Step};
 use crate::locks::{Claim, Locks};
@@ -22,6 +23,7 @@ use crate::packed::{Unpacker, pack_meta, unpack_meta};
 use crate::schema::{Compiled, Schema, Schemas, Versions};
 use crate::store::{
     self, Action, Batch, Commit, LeaseId, MemoryStore, OPERATIONS_MAX, RedbConfig, RedbStore, Store,
+    StoreService,
 };
 use crate::view::View;
 use crate::watch::{List, Watch};
@@ -35,12 +37,6 @@ pub const RESERVED_BATCH_MAX: usize = 64;
 const ATTEMPTS_MAX: usize = 16;
 /// How many resources are looked at before others may go on; few in tests, so that they see it happen.
 const LOOKS: usize = if cfg!(test) { 3 } else { 20_000 };
-/// How many records are loaded at once.
-const LOAD_PAGE: usize = 10_000;
-/// How many sequences are remembered besides those in the view.
-const COUNTERS_MAX: usize = 4_096;
-/// How many commits the view takes in before it shows them, when there are many.
-const APPLY_AT_ONCE: usize = 256;
 
 /// A clock: wall time for people, and for leases.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -65,6 +61,8 @@ pub struct Config {
     pub bookmark_every: Duration,
     /// The most commits under way; others wait for their turn.
     pub commits_max: usize,
+    /// How long a call waits for the view to show what the store of another node acknowledged.
+    pub reach_max: Duration,
     /// The clock.
     pub now: Clock,
     /// Where the schemas of users' kinds come from; may be given later, see [`Registry::set_schemas`].
@@ -76,7 +74,7 @@ pub struct Config {
 pub enum Backing {
     /// In a file of its own.
     File(PathBuf),
-    /// In a store that was opened already.
+    /// In a store that was opened already, or one of another node.
     Store(Arc<dyn Store>),
 }
 
@@ -102,6 +100,7 @@ impl Config {
             listed_max: 8_000_000,
             bookmark_every: Duration::from_secs(5),
             commits_max: 2_048,
+            reach_max: Duration::from_secs(10),
             now,
             schemas: None,
         }
@@ -199,6 +198,15 @@ impl Reserved {
     pub fn new(point: Point, kind: Kind, changes: Vec<PropertyChange>, status: Status) -> Self {
         Self { point, kind, changes, status, lease: None }
     }
+}
+
+/// What must hold for resources that the mesh makes in several commits, which another node may try at the same time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Provided {
+    /// Nothing is there yet.
+    Absent(Point),
+    /// What is there was made by this commit, and not deleted since.
+    MadeBy(Point, Revision),
 }
 
 /// One part of an atomic batch.
@@ -308,12 +316,14 @@ impl Drop for ViewThread {
 
 pub(crate) struct Inner {
     store: Arc<dyn Store>,
+    /// Whether the store is on another node.
+    remote: bool,
     view: RwLock<View>,
     reached: watch::Sender<Reached>,
     hub: Hub,
     locks: Locks,
     /// The last numbers given out, which run ahead of those in the view.
-    counters: Mutex<HashMap<Point, u64>>,
+    counters: Mutex<Counters>,
     schemas: OnceLock<Arc<dyn Schemas>>,
     compiled: Compiled,
     commits: Semaphore,
@@ -330,23 +340,46 @@ struct Reached {
 }
 
 impl Registry {
-    /// Opens the registry and loads the view.
+    /// Opens the registry and loads the view. For a store of another node use [`Registry::connect`], which does not
+    /// block.
     ///
     /// # Errors
     /// [`Error::Store`] when the file cannot be used.
     pub fn open(config: Config) -> Result<Self, Error> {
-        let store: Arc<dyn Store> = match &config.backing {
-            Backing::File(path) => Arc::new(RedbStore::open(path, &RedbConfig::default())?),
-            Backing::Store(store) => store.clone(),
-        };
         let (loaded, first) = mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new()
-            .name("registry-view".into())
-            .spawn(move || run(store, config, &loaded))
-            .map_err(|error| cannot_start(&error))?;
-        let thread = Arc::new(ViewThread(Some(thread)));
+        let thread = start(config, Box::new(move |inner| drop(loaded.send(inner))))?;
         let inner = first.recv().map_err(|_| store::Error::Closed)??;
-        Ok(Self { inner, _thread: thread })
+        Ok(Self { inner, _thread: Arc::new(thread) })
+    }
+
+    /// As [`Registry::open`], without blocking: the way for a store of another node, which must be in reach until the
+    /// view is loaded and may be out of reach after that.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store fails or is out of reach; it may be tried again.
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let (loaded, first) = oneshot::channel();
+        let thread = start(config, Box::new(move |inner| drop(loaded.send(inner))))?;
+        let inner = first.await.map_err(|_| store::Error::Closed)??;
+        Ok(Self { inner, _thread: Arc::new(thread) })
+    }
+
+    /// Waits until answers show everything that was acknowledged before the call, by whichever node.
+    ///
+    /// # Errors
+    /// [`store::Error::Unreachable`] when the registry is out of reach: what answers show may be old.
+    pub async fn fresh(&self) -> Result<(), Error> {
+        self.inner.fresh().await.map(drop)
+    }
+
+    /// How it is with the way to the store; `None` when it is in this process, so that answers are never old.
+    pub fn contact(&self) -> Option<store::Contact> {
+        self.inner.store.contact()
+    }
+
+    /// Serves the store of this registry to other nodes.
+    pub fn serve(&self) -> StoreService {
+        StoreService::new(self.inner.store.clone(), self.inner.config.now.clone())
     }
 
     /// Says where the schemas of users' kinds come from; only the first call counts.
@@ -413,15 +446,32 @@ impl Registry {
         for op in &ops {
             self.inner.check_declaration(op).await?;
         }
-        loop {
-            let numbered = self.inner.number(&ops)?;
-            match self.inner.batch(by, &ops, &numbered).await {
-                // Somebody made it by hand between the count and the commit.
-                Err(Error::Exists { point, .. })
-                    if numbered.iter().any(|(at, sequence)| sequence.is_some() && *at == point) => {}
-                result => return result,
-            }
-        }
+        self.inner.batch(by, &ops).await
+    }
+
+    /// Says which nodes act for a resource: for the leader of the registry's nodes alone. A later assignment has a greater
+    /// epoch; `expect` is what must have changed the resource last.
+    ///
+    /// # Errors
+    /// When the resource is missing or at another revision than `expect`.
+    pub async fn assign(
+        &self,
+        by: &Agent,
+        point: &Point,
+        assignment: &Assignment,
+        expect: Revision,
+    ) -> Result<Arc<Resource>, Error> {
+        let changes = assignment.changes();
+        let claim = Claim { here: vec![point.clone()], ..Claim::default() };
+        let _held = self.inner.locks.take(claim).await;
+        let committed = self
+            .inner
+            .commit(by, false, |draft| {
+                draft.expect(point, Some(expect))?;
+                draft.set(point, &changes)
+            })
+            .await?;
+        committed.resource(point)
     }
 
     /// Makes a resource of any kind, or brings it to this state: for what the mesh makes itself.
@@ -440,6 +490,19 @@ impl Registry {
     /// # Errors
     /// That of the first that fails; more than [`RESERVED_BATCH_MAX`] are too many.
     pub async fn put_all_reserved(&self, by: &Agent, reserved: Vec<Reserved>) -> Result<Vec<Created>, Error> {
+        self.put_all_reserved_if(by, reserved, None).await
+    }
+
+    /// As [`Registry::put_all_reserved`], when something holds.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when something is there that must not be, [`Error::NotFound`] when what must be there is gone.
+    pub async fn put_all_reserved_if(
+        &self,
+        by: &Agent,
+        reserved: Vec<Reserved>,
+        provided: Option<&Provided>,
+    ) -> Result<Vec<Created>, Error> {
         if reserved.len() > RESERVED_BATCH_MAX {
             return Err(Error::TooLarge(format!(
                 "a batch has at most {RESERVED_BATCH_MAX} parts, this one {}",
@@ -447,11 +510,14 @@ impl Registry {
             )));
         }
         let here = reserved.iter().map(|reserved| reserved.point.clone()).collect();
-        let claim = Claim { here, trees: Vec::new() };
+        let claim = Claim { here, ..Claim::default() };
         let _held = self.inner.locks.take(claim).await;
-        let outcomes = self
+        let committed = self
             .inner
             .commit(by, false, |draft| {
+                if let Some(provided) = provided {
+                    draft.provide(provided)?;
+                }
                 let put = |reserved: &Reserved| {
                     draft.hang_on(reserved.lease);
                     let create = Create {
@@ -466,10 +532,10 @@ impl Registry {
                 reserved.iter().map(put).collect::<Result<Vec<_>, Stop>>()
             })
             .await?;
-        let created = |(reserved, outcome): (&Reserved, Outcome)| {
-            Ok(Created { resource: self.inner.resource(&reserved.point)?, outcome })
+        let created = |(reserved, outcome): (&Reserved, &Outcome)| {
+            Ok(Created { resource: committed.resource(&reserved.point)?, outcome: *outcome })
         };
-        reserved.iter().zip(outcomes).map(created).collect()
+        reserved.iter().zip(&committed.value).map(created).collect()
     }
 
     /// Takes resources away and tells which, children before their parents. What fits one commit goes at once or not at
@@ -645,10 +711,12 @@ impl Registry {
     /// [`store::Error::LeaseUnknown`] when it has ended.
     pub async fn revoke(&self, by: &Agent, lease: LeaseId) -> Result<(), Error> {
         self.inner.store.revoke(lease, self.inner.meta(by)).await?;
-        self.inner.reach(self.inner.store.revisions().newest).await
+        let revision = self.inner.store.revisions().newest;
+        Ok(self.inner.reach(revision).await.map_err(|error| unseen(revision, error))?)
     }
 
-    /// Trims the history and ends leases whose time is over; the registry does so by itself from time to time.
+    /// Trims the history and ends leases whose time is over; the registry does so by itself from time to time. Nothing
+    /// happens when another node has the store, and looks after it.
     ///
     /// # Errors
     /// Only the store's.
@@ -686,174 +754,162 @@ impl Inner {
         pack_meta((self.config.now)(), by)
     }
 
-    fn resource(&self, point: &Point) -> Result<Arc<Resource>, Error> {
-        self.view.read().get(point).cloned().ok_or_else(|| Error::NotFound(point.clone()))
-    }
-
     /// Waits until the view shows a revision.
-    async fn reach(&self, revision: Revision) -> Result<(), Error> {
+    async fn reach(&self, revision: Revision) -> Result<(), store::Error> {
         let mut reached = self.reached.subscribe();
-        let reached = reached
-            .wait_for(|reached| reached.revision >= revision || reached.stopped.is_some())
-            .await
-            .map_err(|_| store::Error::Closed)?;
+        let reached = reached.wait_for(|reached| reached.revision >= revision || reached.stopped.is_some());
+        let reached = match self.remote {
+            false => reached.await,
+            true => tokio::time::timeout(self.config.reach_max, reached).await.map_err(|_| {
+                let reason = format!("this node does not know of revision {revision} yet").into();
+                store::Error::Unreachable { reason }
+            })?,
+        };
+        let reached = reached.map_err(|_| store::Error::Closed)?;
         match &reached.stopped {
-            Some(error) if reached.revision < revision => Err(error.clone().into()),
+            Some(error) if reached.revision < revision => Err(error.clone()),
             _ => Ok(()),
         }
     }
 
+    /// Waits until the view shows all that was acknowledged before, and tells how far that is.
+    async fn fresh(&self) -> Result<Revision, Error> {
+        let newest = self.store.newest().await?;
+        self.reach(newest).await?;
+        Ok(newest)
+    }
+
     /// Drafts and commits, again when somebody else was faster. The caller holds what it changes.
+    ///
+    /// What a draft finds in the way, or finds done already, may be the past: others commit too. It is believed when the
+    /// view shows all that was acknowledged before the call.
     async fn commit<T>(
         &self,
         by: &Agent,
         by_hand: bool,
         mut plan: impl FnMut(&mut Draft<'_>) -> Result<T, Stop>,
-    ) -> Result<T, Error> {
+    ) -> Result<Committed<T>, Error> {
+        let mut fresh = false;
         for _ in 0..ATTEMPTS_MAX {
             let turn = self.commits.acquire().await.map_err(|_| store::Error::Closed)?;
-            let planned = {
+            let (seen, planned) = {
                 let view = self.view.read();
-                let mut draft = Draft::new(&view, &self.compiled, by_hand);
-                match plan(&mut draft) {
-                    Ok(value) => Ok((value, self.send(by, draft)?)),
-                    Err(Stop::Error(error)) => return Err(error),
-                    Err(Stop::Load(declaration)) => Err(declaration),
-                }
+                let mut draft = Draft::new(&view, &self.compiled, &self.counters, by_hand);
+                let planned = match plan(&mut draft) {
+                    Ok(value) => self.send(by, draft, value),
+                    Err(Stop::Error(error)) => Planned::Settled(Err(error)),
+                    Err(Stop::Load(declaration)) => Planned::Load(declaration),
+                };
+                (view.revision, planned)
             };
-            let (value, sent) = match planned {
-                Ok(planned) => planned,
-                Err(declaration) => {
+            match planned {
+                Planned::Sent(value, results, sent) => match sent.await {
+                    Ok(revision) => {
+                        self.reach(revision).await.map_err(|error| unseen(revision, error))?;
+                        return Ok(Committed { value, results, revision });
+                    }
+                    Err(store::Error::Conflict { revision, .. }) => self.reach(revision).await?,
+                    Err(error) => return Err(error.into()),
+                },
+                Planned::Settled(result) => {
+                    drop(turn);
+                    if fresh || self.fresh().await? <= seen {
+                        return result;
+                    }
+                    fresh = true;
+                }
+                Planned::Load(declaration) => {
                     drop(turn);
                     self.load_schema(&declaration).await?;
-                    continue;
                 }
-            };
-            let Some(sent) = sent else { return Ok(value) };
-            match sent.await {
-                Ok(revision) => {
-                    self.reach(revision).await?;
-                    return Ok(value);
-                }
-                Err(store::Error::Conflict { revision, .. }) => self.reach(revision).await?,
-                Err(error) => return Err(error.into()),
             }
         }
         Err(Error::Busy("others keep changing the same resources"))
     }
 
-    /// Queues the commit of a draft; `None` when it changes nothing.
-    fn send(
-        &self,
-        by: &Agent,
-        draft: Draft<'_>,
-    ) -> Result<Option<futures::future::BoxFuture<'static, Result<Revision, store::Error>>>, Error> {
-        // Numbers are queued in the order in which they grow, so that the last one stored is the highest.
-        let counters = draft.counts().then(|| self.counters.lock());
-        let last = |parent: &Point| {
-            counters.as_ref().and_then(|counters| counters.get(parent).copied()).unwrap_or_default()
+    /// Queues the commit of a draft.
+    fn send<T>(&self, by: &Agent, draft: Draft<'_>, value: T) -> Planned<T> {
+        let finished = match draft.finish() {
+            Ok(finished) => finished,
+            Err(error) => return Planned::Settled(Err(error)),
         };
-        let operations = draft.finish(last)?;
+        let (operations, results) = (finished.operations, finished.results);
         if operations.len() > OPERATIONS_MAX {
-            return Err(Error::TooLarge(format!(
+            return Planned::Settled(Err(Error::TooLarge(format!(
                 "the batch needs {} operations; a commit has at most {OPERATIONS_MAX}: split it",
                 operations.len()
-            )));
+            ))));
         }
-        let changes = operations.iter().any(|operation| operation.action != Action::Keep);
-        Ok(changes.then(|| self.store.commit(Commit { fence: None, meta: self.meta(by), operations })))
+        if operations.iter().all(|operation| operation.action == Action::Keep) {
+            return Planned::Settled(Ok(Committed { value, results, revision: Revision(0) }));
+        }
+        let sent = self.store.commit(Commit { fence: None, meta: self.meta(by), operations });
+        // Numbers are queued in the order in which they grow: whoever counts next waited until here.
+        drop(finished.counting);
+        Planned::Sent(value, results, sent)
     }
 
-    async fn batch(
-        &self,
-        by: &Agent,
-        ops: &[Op],
-        numbered: &[(Point, Option<Sequence>)],
-    ) -> Result<Vec<Done>, Error> {
+    async fn batch(&self, by: &Agent, ops: &[Op]) -> Result<Vec<Done>, Error> {
         let mut claim = Claim::default();
-        for (op, (point, _)) in ops.iter().zip(numbered) {
-            let list = if matches!(op, Op::Delete { .. }) { &mut claim.trees } else { &mut claim.here };
-            list.push(point.clone());
+        for op in ops {
+            match op {
+                Op::Create(Create { target: Target::Sequence(sequence), .. }) => {
+                    claim.under.push(sequence.parent.clone());
+                }
+                Op::Create(Create { target: Target::Point(point), .. })
+                | Op::Set { point, .. }
+                | Op::SetStatus { point, .. } => claim.here.push(point.clone()),
+                Op::Delete { point, .. } => claim.trees.push(point.clone()),
+            }
         }
         let _held = self.locks.take(claim).await;
         enum Part {
-            Created(Outcome),
-            Changed,
-            Deleted(Kind),
+            Created(Point, Outcome),
+            Changed(Point),
+            Deleted(Point, Kind),
         }
-        let parts = self
+        let committed = self
             .commit(by, true, |draft| {
                 for op in ops {
                     if let Op::Set { point, expect, .. } | Op::Delete { point, expect } = op {
                         draft.expect(point, *expect)?;
                     }
                 }
-                let mut parts = Vec::with_capacity(ops.len());
-                for (op, (point, sequence)) in ops.iter().zip(numbered) {
-                    if let Some(sequence) = sequence {
-                        draft.count(&sequence.parent);
-                    }
-                    parts.push(match op {
-                        Op::Create(create) => Part::Created(draft.create(point, create)?),
-                        Op::Set { changes, .. } => {
+                let part = |op: &Op| {
+                    Ok(match op {
+                        Op::Create(create) => {
+                            let point = match &create.target {
+                                Target::Point(point) => point.clone(),
+                                Target::Sequence(sequence) => draft.next_of(sequence)?,
+                            };
+                            let outcome = draft.create(&point, create)?;
+                            Part::Created(point, outcome)
+                        }
+                        Op::Set { point, changes, .. } => {
                             draft.set(point, changes)?;
-                            Part::Changed
+                            Part::Changed(point.clone())
                         }
-                        Op::SetStatus { status, .. } => {
+                        Op::SetStatus { point, status } => {
                             draft.set_status(point, status)?;
-                            Part::Changed
+                            Part::Changed(point.clone())
                         }
-                        Op::Delete { .. } => Part::Deleted(draft.delete(point)?),
-                    });
-                }
-                Ok(parts)
+                        Op::Delete { point, .. } => Part::Deleted(point.clone(), draft.delete(point)?),
+                    })
+                };
+                ops.iter().map(part).collect::<Result<Vec<_>, Stop>>()
             })
             .await?;
-        let view = self.view.read();
-        let resource = |point: &Point| view.get(point).cloned().ok_or_else(|| Error::NotFound(point.clone()));
-        let done = |(part, (point, _)): (Part, &(Point, Option<Sequence>))| match part {
-            Part::Created(outcome) => Ok(Done::Created(Created { resource: resource(point)?, outcome })),
-            Part::Changed => resource(point).map(Done::Changed),
-            Part::Deleted(kind) => {
-                self.counters.lock().remove(point);
-                Ok(Done::Deleted(point.clone(), kind))
+        let done = |part: &Part| match part {
+            Part::Created(point, outcome) => {
+                Ok(Done::Created(Created { resource: committed.resource(point)?, outcome: *outcome }))
+            }
+            Part::Changed(point) => committed.resource(point).map(Done::Changed),
+            Part::Deleted(point, kind) => {
+                self.counters.lock().forget(point);
+                Ok(Done::Deleted(point.clone(), kind.clone()))
             }
         };
-        parts.into_iter().zip(numbered).map(done).collect()
-    }
-
-    /// The points of a batch; those that a sequence decides get their numbers.
-    fn number(&self, ops: &[Op]) -> Result<Vec<(Point, Option<Sequence>)>, Error> {
-        let target = |op: &Op| match op {
-            Op::Create(Create { target: Target::Point(point), .. })
-            | Op::Set { point, .. }
-            | Op::SetStatus { point, .. }
-            | Op::Delete { point, .. } => Ok((point.clone(), None)),
-            Op::Create(Create { target: Target::Sequence(sequence), .. }) => {
-                Ok((self.next_of(sequence)?, Some(sequence.clone())))
-            }
-        };
-        ops.iter().map(target).collect()
-    }
-
-    fn next_of(&self, sequence: &Sequence) -> Result<Point, Error> {
-        let view = self.view.read();
-        let mut counters = self.counters.lock();
-        if counters.len() >= COUNTERS_MAX {
-            counters.retain(|parent, number| view.sequence(parent) < *number);
-        }
-        let last = counters.get(&sequence.parent).copied().unwrap_or_default();
-        let mut number = last.max(view.sequence(&sequence.parent));
-        loop {
-            number += 1;
-            let point = sequence.point(number).map_err(|error: PointError| {
-                Problem::new(starlane_core::Code::PointSyntax, error.to_string()).at(&sequence.parent)
-            })?;
-            if view.get(&point).is_none() {
-                counters.insert(sequence.parent.clone(), number);
-                return Ok(point);
-            }
-        }
+        committed.value.iter().map(done).collect()
     }
 
     /// Before a kind is declared, its schema must be one.
@@ -912,6 +968,8 @@ impl Inner {
             DeleteTarget::Selector(selector) => selector.scope().base,
         };
         let _held = self.locks.take(Claim::tree(&base)).await;
+        // What there is to delete is decided by what was acknowledged before the call.
+        self.fresh().await?;
         let list = self.to_delete(delete, by_hand)?;
         let mut removed = Vec::with_capacity(list.len());
         // What fits goes at once: an operation a resource, one for what its tree rests on, one for a counter.
@@ -923,14 +981,14 @@ impl Inner {
                 })
                 .await;
             match kinds {
-                Ok(kinds) => removed.extend(part.iter().cloned().zip(kinds)),
+                Ok(kinds) => removed.extend(part.iter().cloned().zip(kinds.value)),
                 Err(cause) if removed.is_empty() => return Err(cause),
                 Err(cause) => return Err(Error::DeletedPartly { removed, cause: Box::new(cause) }),
             }
         }
         let mut counters = self.counters.lock();
         for (point, _) in &removed {
-            counters.remove(point);
+            counters.forget(point);
         }
         drop(counters);
         Ok(removed)
@@ -939,7 +997,7 @@ impl Inner {
     /// What a `delete` takes away, children before their parents.
     fn to_delete(&self, delete: &Delete, by_hand: bool) -> Result<Vec<Point>, Error> {
         let view = self.view.read();
-        let draft = Draft::new(&view, &self.compiled, by_hand);
+        let draft = Draft::new(&view, &self.compiled, &self.counters, by_hand);
         let mut list: Vec<Point> = match &delete.target {
             DeleteTarget::Point(point) => {
                 draft.expect(point, delete.expect)?;
@@ -977,6 +1035,7 @@ impl Inner {
             }
         }
         list.iter().try_for_each(|point| draft.check_deletable(point))?;
+        draft.check_whole(&list)?;
         // A point stands before all that are below it.
         list.sort_unstable_by(|a, b| b.cmp(a));
         Ok(list)
@@ -1121,6 +1180,9 @@ impl Inner {
     }
 
     async fn upkeep(&self) -> Result<(), Error> {
+        if self.remote {
+            return Ok(());
+        }
         let mesh = Agent(Point::root());
         self.store.expire((self.config.now)(), self.meta(&mesh)).await?;
         let revisions = self.store.revisions();
@@ -1155,58 +1217,53 @@ impl Inner {
     async fn time_of(&self, revision: u64) -> Result<Option<Timestamp>, Error> {
         Ok(self.log_range(Bytes::new(), revision, revision, 1).await?.pop().map(|entry| entry.time))
     }
+}
 
-    /// Takes commits into the view and hands them to the watches.
-    fn apply(&self, unpacker: &mut Unpacker, batch: &Batch) -> Result<(), store::Error> {
-        let mut steps = Vec::with_capacity(batch.changes.len());
-        let mut numbers = Vec::new();
-        for change in &batch.changes {
-            if let Some(parent) = sequence_parent(&change.key)? {
-                let number =
-                    change.after.as_ref().map(|record| sequence_number(&record.value)).transpose()?;
-                numbers.push((parent, number));
-                continue;
-            }
-            let point = point_of(&change.key)?;
-            let after = match &change.after {
-                Some(record) => {
-                    Some(Arc::new(unpacker.unpack(point.clone(), record).map_err(|_| unreadable(&point))?))
-                }
-                None => None,
-            };
-            steps.push((point, after, bytes_of(change)));
+/// What became of a draft.
+enum Planned<T> {
+    /// Its commit is queued.
+    Sent(T, Results, BoxFuture<'static, Result<Revision, store::Error>>),
+    /// It is refused, or changes nothing.
+    Settled(Result<Committed<T>, Error>),
+    /// The schema of this declaration must be loaded first.
+    Load(Arc<Resource>),
+}
+
+/// A draft that was committed.
+struct Committed<T> {
+    value: T,
+    results: Results,
+    revision: Revision,
+}
+
+impl<T> Committed<T> {
+    /// A resource as the commit made or left it; others may have changed it since.
+    fn resource(&self, point: &Point) -> Result<Arc<Resource>, Error> {
+        self.results.resource(point, self.revision)
+    }
+}
+
+/// Something was written, and this node lost sight of it.
+fn unseen(revision: Revision, error: store::Error) -> store::Error {
+    match error {
+        store::Error::Unreachable { .. } => {
+            let reason = format!("it was acknowledged as revision {revision}, then the registry was lost");
+            store::Error::Unknown { reason: reason.into() }
         }
-        // Under one lock, so that who sees the view at a revision also knows that the watches have it.
-        let mut view = self.view.write();
-        for (parent, number) in numbers {
-            let number = number.map(|number: u64| number.max(view.sequence(&parent)));
-            view.set_sequence(parent, number);
-        }
-        let steps: Vec<Step> = steps
-            .into_iter()
-            .map(|(point, after, bytes)| {
-                let before = view.get(&point).cloned();
-                match &after {
-                    Some(after) => view.put(after.clone()),
-                    None => view.remove(&point),
-                }
-                Step { before, after, bytes }
-            })
-            .collect();
-        view.revision = batch.revision;
-        self.hub.dispatch(batch.revision, &steps);
-        Ok(())
+        error => error,
     }
+}
 
-    fn publish(&self) {
-        let revision = self.view.read().revision;
-        self.reached.send_modify(|reached| reached.revision = revision);
-    }
-
-    fn stop(&self, error: store::Error) {
-        self.reached.send_modify(|reached| reached.stopped = Some(error));
-        self.hub.close();
-    }
+fn start(config: Config, loaded: follow::Loaded) -> Result<ViewThread, Error> {
+    let store: Arc<dyn Store> = match &config.backing {
+        Backing::File(path) => Arc::new(RedbStore::open(path, &RedbConfig::default())?),
+        Backing::Store(store) => store.clone(),
+    };
+    let thread = std::thread::Builder::new()
+        .name("registry-view".into())
+        .spawn(move || follow::run(store, config, loaded))
+        .map_err(|error| cannot_start(&error))?;
+    Ok(ViewThread(Some(thread)))
 }
 
 impl Drop for Inner {
@@ -1232,123 +1289,6 @@ impl<'a> Joined<'a> {
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
         self.inner.hub.leave(self.selector, &self.mailbox);
-    }
-}
-
-/// The thread that keeps the view: loads it, then takes in what is committed.
-fn run(store: Arc<dyn Store>, config: Config, loaded: &mpsc::SyncSender<Result<Arc<Inner>, Error>>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return drop(loaded.send(Err(cannot_start(&error)))),
-    };
-    runtime.block_on(async {
-        let view = match load(&*store).await {
-            Ok(view) => view,
-            Err(error) => return drop(loaded.send(Err(error.into()))),
-        };
-        let after = view.revision;
-        let commits = store.watch(Bytes::new(), after);
-        let upkeep_every = config.upkeep_every;
-        let schemas = config.schemas.clone().map(OnceLock::from).unwrap_or_default();
-        let inner = Arc::new(Inner {
-            store,
-            view: RwLock::new(view),
-            reached: watch::Sender::new(Reached { revision: after, stopped: None }),
-            hub: Hub::new(after),
-            locks: Locks::default(),
-            counters: Mutex::default(),
-            schemas,
-            compiled: Compiled::default(),
-            commits: Semaphore::new(config.commits_max),
-            room: Arc::new(Semaphore::new(config.listed_max.min(Semaphore::MAX_PERMITS))),
-            config,
-        });
-        let weak = Arc::downgrade(&inner);
-        drop(loaded.send(Ok(inner)));
-        tokio::join!(follow(weak.clone(), commits), keep_up(weak, upkeep_every));
-    });
-}
-
-/// Everything in the store, as a view.
-async fn load(store: &dyn Store) -> Result<View, store::Error> {
-    let mut snapshot = store.snapshot(Bytes::new())?;
-    let mut unpacker = Unpacker::default();
-    let mut resources = vec![Arc::new(root())];
-    let mut sequences = HashMap::new();
-    loop {
-        let page = snapshot.next(LOAD_PAGE).await?;
-        if page.is_empty() {
-            break;
-        }
-        for (key, record) in page {
-            if let Some(parent) = sequence_parent(&key)? {
-                sequences.insert(parent, sequence_number(&record.value)?);
-                continue;
-            }
-            let point = point_of(&key)?;
-            let resource = unpacker.unpack(point.clone(), &record).map_err(|_| unreadable(&point))?;
-            resources.push(Arc::new(resource));
-        }
-    }
-    Ok(View::load(resources, sequences, snapshot.revision()))
-}
-
-async fn follow(inner: Weak<Inner>, mut commits: Box<dyn store::Watch>) {
-    use futures::FutureExt;
-    let mut unpacker = Unpacker::default();
-    let Some(mut ended) = inner.upgrade().map(|inner| inner.reached.subscribe()) else { return };
-    loop {
-        let mut event = tokio::select! {
-            event = commits.next() => event,
-            // The channel closes with the registry, though somebody else may keep the store open.
-            Err(_) = ended.wait_for(|reached| reached.stopped.is_some()) => return,
-        };
-        let Some(inner) = inner.upgrade() else { return };
-        let mut applied = 0;
-        loop {
-            let result = match event {
-                Ok(store::Event::Batch(batch)) => inner.apply(&mut unpacker, &batch),
-                Ok(store::Event::Progress(_)) => Ok(()),
-                // The view reads what is committed as it comes; it cannot be that far behind.
-                Ok(store::Event::Compacted { .. }) => Err(store::Error::Closed),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = result {
-                inner.publish();
-                return inner.stop(error);
-            }
-            applied += 1;
-            // All that is there is shown before anybody is woken.
-            match commits.next().now_or_never() {
-                Some(next) if applied < APPLY_AT_ONCE => event = next,
-                Some(next) => {
-                    inner.publish();
-                    applied = 0;
-                    event = next;
-                }
-                None => break,
-            }
-        }
-        inner.publish();
-    }
-}
-
-async fn keep_up(inner: Weak<Inner>, every: Duration) {
-    let mut ended = match inner.upgrade() {
-        Some(inner) => inner.reached.subscribe(),
-        None => return,
-    };
-    loop {
-        // The channel closes with the registry.
-        let stopped = ended.wait_for(|reached| reached.stopped.is_some());
-        if tokio::time::timeout(every, stopped).await.is_ok() {
-            return;
-        }
-        let Some(inner) = inner.upgrade() else { return };
-        if let Err(error) = inner.upkeep().await {
-            tracing::warn!(%error, "the registry's upkeep failed; it is tried again");
-        }
     }
 }
 
@@ -1448,6 +1388,10 @@ fn read_cursor(cursor: &str, selector: &Selector) -> Result<Point, Error> {
     last.parse().map_err(|_| wrong())
 }
 
+mod follow;
+
+#[cfg(test)]
+mod apart;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -1,4 +1,9 @@
-//! The state of this node's mechtrons: one durable value a point, guarded by the epoch under which it was written.
+//! The state of mechtrons: one durable value a point, guarded by the epoch under which it was written.
+//!
+//! A node keeps the states of its own mechtrons in a file; those that survive the loss of their node are in a file of the
+//! registry's node, which [`MeshStates`] reaches from any node.
+
+mod remote;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +16,11 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::error::Error;
 use crate::store::{self, Apply, Engine, EngineConfig, Failure, Opener, file_opener};
 
+pub use remote::{MeshStates, RemoteStates, StateService};
+
 const STATES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("states");
+/// The epochs that were claimed, which may be later than those under which the states were written.
+const CLAIMS: TableDefinition<'static, &str, u64> = TableDefinition::new("claims");
 const FORMAT_VERSION: u64 = 1;
 /// The largest state of one mechtron.
 pub const STATE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -76,7 +85,17 @@ impl StateStore {
                 state.len()
             )));
         }
-        self.ask(|reply| Job { point: point.clone(), write: Some((epoch, state)), reply }).await
+        self.ask(|reply| Job { point: point.clone(), what: What::Write(epoch, state), reply }).await
+    }
+
+    /// Begins an epoch and tells the state that it begins with: from now on what an older epoch writes is refused, so the
+    /// state stays the last one.
+    ///
+    /// # Errors
+    /// [`store::Error::FenceStale`] when a later epoch began or wrote before.
+    pub async fn claim(&self, point: &Point, epoch: Epoch) -> Result<Option<Bytes>, Error> {
+        self.ask(|reply| Job { point: point.clone(), what: What::Claim(epoch), reply }).await?;
+        Ok(self.get(point)?.map(|(_, state)| state))
     }
 
     /// Forgets a state and its epoch; forgetting what is not there is no error.
@@ -84,7 +103,7 @@ impl StateStore {
     /// # Errors
     /// Only the file's.
     pub async fn delete(&self, point: &Point) -> Result<(), Error> {
-        self.ask(|reply| Job { point: point.clone(), write: None, reply }).await
+        self.ask(|reply| Job { point: point.clone(), what: What::Forget, reply }).await
     }
 
     /// The state of a mechtron, and the epoch under which it was written.
@@ -129,11 +148,16 @@ impl StateStore {
 
 type Reply = oneshot::Sender<Result<(), store::Error>>;
 
-/// Writes a state, or forgets it.
 struct Job {
     point: Point,
-    write: Option<(Epoch, Bytes)>,
+    what: What,
     reply: Reply,
+}
+
+enum What {
+    Write(Epoch, Bytes),
+    Claim(Epoch),
+    Forget,
 }
 
 struct States;
@@ -143,7 +167,10 @@ impl Apply for States {
     type Answer = Result<(), store::Error>;
 
     fn weight(job: &Job) -> usize {
-        1 + job.write.as_ref().map_or(0, |(_, state)| state.len() / BYTES_A_WEIGHT)
+        match &job.what {
+            What::Write(_, state) => 1 + state.len() / BYTES_A_WEIGHT,
+            What::Claim(_) | What::Forget => 1,
+        }
     }
 
     fn load(&mut self, _read: &ReadTransaction) -> Result<(), Failure> {
@@ -156,29 +183,35 @@ impl Apply for States {
         jobs: &[Job],
     ) -> Result<(Vec<Self::Answer>, bool), Failure> {
         let mut states = write.open_table(STATES)?;
+        let mut claims = write.open_table(CLAIMS)?;
         let mut answers = Vec::with_capacity(jobs.len());
         let mut changed = false;
         for job in jobs {
             let point = job.point.as_str();
-            let Some((epoch, state)) = &job.write else {
+            let (What::Write(epoch, _) | What::Claim(epoch)) = &job.what else {
                 changed |= states.remove(point)?.is_some();
+                changed |= claims.remove(point)?.is_some();
                 answers.push(Ok(()));
                 continue;
             };
-            let before = match states.get(point)? {
+            let written = match states.get(point)? {
                 Some(row) => Some(decode(point, row.value())?.0),
                 None => None,
             };
-            match before {
-                Some(later) if later > *epoch => {
-                    answers.push(Err(store::Error::FenceStale { scope: point.into(), epoch: later }));
-                }
-                _ => {
-                    states.insert(point, &*encode(point, *epoch, state))?;
-                    changed = true;
-                    answers.push(Ok(()));
-                }
+            let claimed = claims.get(point)?.map(|row| Epoch(row.value()));
+            let before = written.max(claimed);
+            if let Some(later) = before.filter(|before| before > epoch) {
+                answers.push(Err(store::Error::FenceStale { scope: point.into(), epoch: later }));
+                continue;
             }
+            if let What::Write(_, state) = &job.what {
+                states.insert(point, &*encode(point, *epoch, state))?;
+                changed = true;
+            } else if before != Some(*epoch) {
+                claims.insert(point, epoch.0)?;
+                changed = true;
+            }
+            answers.push(Ok(()));
         }
         Ok((answers, changed))
     }
@@ -261,5 +294,33 @@ mod tests {
         states.delete(&cart).await.unwrap();
         states.delete(&cart).await.unwrap();
         assert_eq!(states.list(None, 1).unwrap(), [other]);
+    }
+
+    #[tokio::test]
+    async fn who_claimed_a_state_has_the_last_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let cart = point("shop:cart");
+        {
+            let states = StateStore::open(&path).unwrap();
+            assert_eq!(states.claim(&cart, Epoch(2)).await.unwrap(), None);
+            states.commit(&cart, Epoch(2), "two".into()).await.unwrap();
+            assert_eq!(states.claim(&cart, Epoch(5)).await.unwrap(), Some("two".into()));
+        }
+        let states = StateStore::open(&path).unwrap();
+        for stale in [
+            states.commit(&cart, Epoch(2), "late".into()).await,
+            states.claim(&cart, Epoch(4)).await.map(drop),
+        ] {
+            assert!(
+                matches!(stale, Err(Error::Store(store::Error::FenceStale { epoch: Epoch(5), .. }))),
+                "{stale:?}"
+            );
+        }
+        assert_eq!(states.claim(&cart, Epoch(5)).await.unwrap(), Some("two".into()), "its own claim again");
+        states.commit(&cart, Epoch(5), "five".into()).await.unwrap();
+        assert_eq!(states.get(&cart).unwrap(), Some((Epoch(5), "five".into())));
+        states.delete(&cart).await.unwrap();
+        states.commit(&cart, Epoch(1), "anew".into()).await.unwrap();
     }
 }

@@ -12,19 +12,28 @@ mod faults;
 mod feed;
 mod memory;
 mod redb;
+mod remote;
 mod rows;
+mod service;
+mod wire;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use starlane_core::{Epoch, Revision, Timestamp};
 
 pub(crate) use engine::{Apply, Engine, EngineConfig, Failure, Opener, file_opener};
 pub use memory::MemoryStore;
 pub use redb::{RedbConfig, RedbStore};
+#[cfg(test)]
+pub(crate) use remote::away;
+pub use remote::{RemoteConfig, RemoteStore};
+pub use service::StoreService;
 
 /// The most operations of one commit.
 pub const OPERATIONS_MAX: usize = 100;
@@ -35,12 +44,14 @@ pub const VALUE_BYTES_MAX: usize = 256 * 1024;
 
 /// A storage engine.
 pub trait Store: Send + Sync + 'static {
-    /// Queues a commit when called (not when polled, so that commits of one caller keep their order) and answers once
-    /// it is durable. A commit that changes nothing makes no revision and answers the newest.
+    /// Queues a commit when called (not when polled, so that commits of one caller keep their order, unless they
+    /// cross the mesh) and answers once it is durable. A commit that changes nothing makes no revision and answers the
+    /// newest.
     ///
     /// # Errors
-    /// [`Error::Conflict`] and [`Error::FenceStale`] changed nothing; [`Error::Busy`] neither: the queue is full.
-    /// After [`Error::Unavailable`] and [`Error::Halted`] the commit may or may not have happened.
+    /// [`Error::Conflict`] and [`Error::FenceStale`] changed nothing; [`Error::Busy`] neither: the queue is full; nor
+    /// [`Error::Unreachable`]. After [`Error::Unknown`], [`Error::Unavailable`] and [`Error::Halted`] the commit may or
+    /// may not have happened.
     fn commit(&self, commit: Commit) -> BoxFuture<'static, Result<Revision, Error>>;
 
     /// Reads some keys at one revision, `None` for those that are absent.
@@ -53,9 +64,10 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// Only the engine's own.
-    fn snapshot(&self, prefix: Bytes) -> Result<Box<dyn Snapshot>, Error>;
+    fn snapshot(&self, prefix: Bytes) -> BoxFuture<'_, Result<Box<dyn Snapshot>, Error>>;
 
-    /// The commits after a revision that touch keys which begin with `prefix`.
+    /// The commits after a revision that touch keys which begin with `prefix`. A watch of another node's store goes on
+    /// after [`Error::Unreachable`] from where it was.
     fn watch(&self, prefix: Bytes, after: Revision) -> Box<dyn Watch>;
 
     /// Forgets the history before `keep_from`, though never the newest commit. Never stops writers; the space comes back a little later.
@@ -64,7 +76,7 @@ pub trait Store: Send + Sync + 'static {
     /// Only the engine's own.
     fn compact(&self, keep_from: Revision) -> BoxFuture<'static, Result<(), Error>>;
 
-    /// Grants a lease: keys that were put with it are deleted when it ends.
+    /// Grants a lease: keys that were put with it are deleted when it ends. On another node that node's clock counts.
     ///
     /// # Errors
     /// Only the engine's own.
@@ -82,20 +94,42 @@ pub trait Store: Send + Sync + 'static {
     /// [`Error::LeaseUnknown`] when it has ended.
     fn revoke(&self, lease: LeaseId, meta: Bytes) -> BoxFuture<'static, Result<(), Error>>;
 
-    /// Ends the leases whose time is over, and tells which.
+    /// Ends the leases whose time is over, and tells which. Nothing happens on another node, which does so by itself.
     ///
     /// # Errors
     /// Only the engine's own.
     fn expire(&self, now: Timestamp, meta: Bytes) -> BoxFuture<'static, Result<Vec<LeaseId>, Error>>;
 
-    /// The newest revision, and the oldest that can be watched.
+    /// The newest revision, and the oldest that can be watched; of another node's store, as far as is known.
     fn revisions(&self) -> Revisions;
+
+    /// The newest commit, or a later one, of those that were acknowledged before the call.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, Error>> {
+        Box::pin(std::future::ready(Ok(self.revisions().newest)))
+    }
+
+    /// How it is with the way to the store; `None` when it is in this process.
+    fn contact(&self) -> Option<Contact> {
+        None
+    }
 
     /// Whether the last commit could be written.
     ///
     /// # Errors
     /// Why it could not.
     fn writable(&self) -> Result<(), Error>;
+}
+
+/// How it is with the way to the store of another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// Why the last call was not answered; `None` when it was.
+    pub lost: Option<Arc<str>>,
+    /// How long ago a watch was answered last, which is how old what is known may be; `None` when none ever was.
+    pub watched: Option<Duration>,
 }
 
 /// Pages of a snapshot.
@@ -134,7 +168,7 @@ pub enum Event {
 }
 
 /// A commit as the history keeps it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// Which commit.
     pub revision: Revision,
@@ -145,7 +179,7 @@ pub struct Batch {
 }
 
 /// One changed key.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// Which.
     pub key: Bytes,
@@ -156,7 +190,7 @@ pub struct Change {
 }
 
 /// A stored value.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The bytes.
     pub value: Bytes,
@@ -171,7 +205,7 @@ pub struct Record {
 }
 
 /// Up to [`OPERATIONS_MAX`] operations that happen together or not at all.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Commit {
     /// Under which assignment.
     pub fence: Option<Fence>,
@@ -182,7 +216,7 @@ pub struct Commit {
 }
 
 /// Refuses commits of an older epoch: the store keeps the highest that it has seen in each scope.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
     /// What is assigned: a space, a point.
     pub scope: Arc<str>,
@@ -191,7 +225,7 @@ pub struct Fence {
 }
 
 /// One operation of a commit. All expectations are checked against what was before the commit.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Operation {
     /// Which key.
     pub key: Bytes,
@@ -202,7 +236,7 @@ pub struct Operation {
 }
 
 /// What must hold before a commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expect {
     /// Nothing.
     Any,
@@ -212,13 +246,18 @@ pub enum Expect {
     Present,
     /// The key was changed last by this commit.
     At(Revision),
+    /// The key was made by this commit, and has been there since.
+    MadeBy(Revision),
+    /// The key is absent, or its value is a lesser number than the one that is put: both in eight little-endian bytes.
+    /// So of several who count, each has numbers of its own.
+    Grows,
     /// No longer key that begins with this one was written after this commit. So a whole tree can be deleted
     /// without losing what somebody else adds to it meanwhile.
     QuietBelow(Revision),
 }
 
 /// What an operation does.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Action {
     /// Writes the key.
     Put {
@@ -234,7 +273,7 @@ pub enum Action {
 }
 
 /// How fresh a read must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReadAt {
     /// Everything that was acknowledged before the call.
     Latest,
@@ -243,7 +282,7 @@ pub enum ReadAt {
 }
 
 /// What a read found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// The revision that was read.
     pub revision: Revision,
@@ -252,7 +291,7 @@ pub struct Reading {
 }
 
 /// The ends of the history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revisions {
     /// The newest commit.
     pub newest: Revision,
@@ -261,11 +300,11 @@ pub struct Revisions {
 }
 
 /// Names a lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LeaseId(pub u64);
 
 /// Why a store did not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Error {
     /// An expectation did not hold. Nothing changed.
     #[error("`{}` is not as expected", String::from_utf8_lossy(key))]
@@ -290,7 +329,7 @@ pub enum Error {
     LeaseUnknown(LeaseId),
     /// The commit is larger than a commit may be.
     #[error("{0}")]
-    TooLarge(&'static str),
+    TooLarge(Arc<str>),
     /// Too much is waiting to be written.
     #[error("too many commits are waiting")]
     Busy,
@@ -337,6 +376,25 @@ pub enum Error {
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
+    /// The node that has the store is out of reach. Nothing changed.
+    #[error("the registry cannot be reached: {reason}")]
+    Unreachable {
+        /// What the mesh said.
+        reason: Arc<str>,
+    },
+    /// The node that has the store was asked and did not answer: what was asked may or may not have happened.
+    #[error("the registry did not answer, so nobody knows whether it was done: {reason}")]
+    Unknown {
+        /// What the mesh said.
+        reason: Arc<str>,
+    },
+}
+
+impl Error {
+    /// Whether it passes by itself, so that reading may be tried again after a while.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self, Error::Unreachable { .. } | Error::Unknown { .. } | Error::Busy)
+    }
 }
 
 impl fmt::Display for LeaseId {
@@ -369,18 +427,18 @@ impl Commit {
     /// [`Error::TooLarge`] says which one is exceeded.
     pub fn check(&self) -> Result<(), Error> {
         if self.operations.len() > OPERATIONS_MAX {
-            return Err(Error::TooLarge("a commit has at most 100 operations"));
+            return Err(Error::TooLarge("a commit has at most 100 operations".into()));
         }
         let mut written = HashSet::with_capacity(self.operations.len());
         for operation in &self.operations {
             if operation.key.len() > KEY_BYTES_MAX {
-                return Err(Error::TooLarge("a key has at most 4,200 bytes"));
+                return Err(Error::TooLarge("a key has at most 4,200 bytes".into()));
             }
             if matches!(&operation.action, Action::Put { value, .. } if value.len() > VALUE_BYTES_MAX) {
-                return Err(Error::TooLarge("a value has at most 256 KiB"));
+                return Err(Error::TooLarge("a value has at most 256 KiB".into()));
             }
             if operation.action != Action::Keep && !written.insert(&operation.key) {
-                return Err(Error::TooLarge("a commit changes a key once"));
+                return Err(Error::TooLarge("a commit changes a key once".into()));
             }
         }
         Ok(())
@@ -414,6 +472,8 @@ fn judge<R: Rows>(rows: &R, commit: &Commit, newest: Revision) -> Result<Vec<Cha
             Expect::Absent => found.is_none(),
             Expect::Present => found.is_some(),
             Expect::At(expected) => found == Some(expected),
+            Expect::MadeBy(expected) => before.as_ref().is_some_and(|record| record.created == expected),
+            Expect::Grows => grows(before.as_ref(), &operation.action),
             Expect::QuietBelow(since) => found.is_none_or(|written| written <= since),
         };
         if !holds {
@@ -441,4 +501,11 @@ fn judge<R: Rows>(rows: &R, commit: &Commit, newest: Revision) -> Result<Vec<Cha
         changes.push(Change { key: operation.key.clone(), before, after });
     }
     Ok(changes)
+}
+
+fn grows(before: Option<&Record>, action: &Action) -> bool {
+    let number = |value: &[u8]| value.try_into().map(u64::from_le_bytes).ok();
+    let Action::Put { value, .. } = action else { return false };
+    let Some(new) = number(value) else { return false };
+    before.is_none_or(|record| number(&record.value).is_some_and(|old| old < new))
 }

@@ -67,6 +67,26 @@ impl View {
         };
     }
 
+    pub(crate) fn set_sequences(&mut self, sequences: HashMap<Point, u64>) {
+        self.sequences = sequences;
+    }
+
+    /// The resources between two points and without them, `ROOT` left out.
+    pub(crate) fn between(
+        &self,
+        after: Option<&Point>,
+        until: Option<&Point>,
+    ) -> impl Iterator<Item = &Arc<Resource>> {
+        let bound = |point: Option<&Point>| match point {
+            Some(point) => Bound::Excluded(point.as_str().to_owned()),
+            None => Bound::Unbounded,
+        };
+        let (from, until) = (bound(after), bound(until));
+        let steps = Steps::new(self, &from, None);
+        let between = steps.take_while(move |point| is_before(point.as_str(), &until));
+        between.filter(|point| !point.is_root()).filter_map(|point| self.resources.get(point))
+    }
+
     /// Puts a resource in the place of what stands at its point.
     pub(crate) fn put(&mut self, resource: Arc<Resource>) {
         let before = self.resources.insert(resource.point.clone(), resource.clone());

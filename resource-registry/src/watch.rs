@@ -14,6 +14,8 @@ use crate::store;
 
 /// The most resources of one page of the list.
 const PAGE: usize = 1_000;
+/// How long a watch that reads the log waits while the registry is out of reach.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// What a selector means, and then what changes of it, commit by commit. Takes no more memory than its list while that
 /// is read, and a bounded number of commits: a watch that is read slowly finds the others in the log, as long as it is kept.
@@ -153,6 +155,11 @@ impl Watch {
             Ok(store::Event::Compacted { oldest }) => oldest,
             Err(store::Error::Closed) => {
                 self.ended = true;
+                return None;
+            }
+            Err(error) if error.passes() => {
+                // The registry is out of reach. What was read stays read.
+                tokio::time::sleep(RETRY).await;
                 return None;
             }
             Err(error) => {

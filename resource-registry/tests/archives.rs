@@ -46,6 +46,17 @@ fn fault(entries: impl IntoIterator<Item = Entry>) -> EntryFault {
 }
 
 #[test]
+fn what_fuzzing_begins_with_is_answered() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/archive");
+    let inputs: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(inputs.len() >= 4, "{inputs:?}");
+    for input in inputs {
+        println!("{}", input.display());
+        check_archive(&std::fs::read(input).unwrap());
+    }
+}
+
+#[test]
 fn a_plain_archive_is_read() {
     let zip = Zip::of([
         Entry::directory("html/"),

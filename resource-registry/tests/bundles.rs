@@ -177,7 +177,10 @@ async fn a_version_is_published_once_and_never_changes() {
     {
         let change = PropertyChange::Set { key: key.parse().unwrap(), value: "other".into(), lock: false };
         let error = world.registry.set(&agent(), &point(at), vec![change], None).await.unwrap_err();
-        assert_eq!(Problem::from(error).code, Code::PropertyLocked, "{at}");
+        assert_eq!(Problem::from(error).code, Code::KindReserved, "{at}");
+        let change = PropertyChange::Set { key: "note".parse().unwrap(), value: "x".into(), lock: false };
+        let error = world.registry.set(&agent(), &point(at), vec![change], None).await.unwrap_err();
+        assert_eq!(Problem::from(error).code, Code::KindReserved, "{at}");
     }
     let create = Create::new(point("shop:repo:site:1.0.0:/more"), Kind::of(Base::Artifact));
     let error = world.registry.batch(&agent(), vec![Op::Create(create)]).await.unwrap_err();
@@ -187,6 +190,12 @@ async fn a_version_is_published_once_and_never_changes() {
     let problem =
         files::write(&world.registry, &world.blobs, &agent(), &at, written, files::Expect::Any).await;
     assert_eq!(problem.unwrap_err().code, Code::KindReserved);
+    for part in [":/bind/site.bind", ":/bind/"] {
+        let delete = Delete::point(point(&format!("shop:repo:site:1.0.0{part}")), true);
+        let problem = Problem::from(world.registry.delete(&agent(), delete).await.unwrap_err());
+        assert_eq!(problem.code, Code::KindReserved, "{part}");
+        assert!(problem.help.unwrap().contains("delete -r shop:repo:site:1.0.0"), "{part}");
+    }
     assert_eq!(world.points(), before);
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cursor::{Cursor, shorten};
+use crate::cursor::{Cursor, shorten, within};
 use crate::template::{Bare, Bindings, Template, is_plain};
 use crate::{Code, Key, Problem, PropertyChange, Span, Value, selector};
 
@@ -25,6 +25,8 @@ pub(crate) enum Change {
 pub(crate) enum ValueTemplate {
     Text(Template),
     Json(Arc<serde_json::Value>),
+    /// A filter in brackets, which becomes the text that it is. What its variables stand for stays inside its quotes.
+    Filter(Template),
 }
 
 impl Change {
@@ -52,7 +54,7 @@ impl ValueTemplate {
             ValueTemplate::Text(text) if !text.is_quoted() && text.is_relative() => {
                 text.point(bindings).map(|point| Value::from(&point))
             }
-            ValueTemplate::Text(text) => text.text(bindings).map(Value::text),
+            ValueTemplate::Text(text) | ValueTemplate::Filter(text) => text.text(bindings).map(Value::text),
         }
     }
 }
@@ -219,12 +221,12 @@ fn list_or_filter(cursor: &mut Cursor<'_>) -> Result<ValueTemplate, Problem> {
         problem
     })?;
     let text = ahead.since(start);
-    if let Err(problem) = selector::check_filter(text, cursor.source(), start) {
+    if let Err(problem) = selector::parse_filter(text, cursor.code()) {
         let help = "a value that begins with `[` is a JSON list, as `[1, \"two\"]`, or a filter, as \
                     `[tier = \"edge\"]`; anything else goes in quotes";
-        return Err(problem.help(help));
+        return Err(within(problem, cursor.source(), start).help(help));
     }
-    Template::raw(cursor, ahead.at(), false).map(ValueTemplate::Text)
+    Template::raw(cursor, ahead.at(), true).map(ValueTemplate::Filter)
 }
 
 /// Reads one JSON value and tells its text.
@@ -287,6 +289,7 @@ impl fmt::Display for Change {
                         text.write(f, |_| false)
                     }
                     ValueTemplate::Text(text) => text.write(f, is_plain),
+                    ValueTemplate::Filter(filter) => filter.write_raw(f),
                 }
             }
         }

@@ -33,6 +33,11 @@ impl<'a> Cursor<'a> {
         self.source
     }
 
+    /// What its problems are called.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
     pub(crate) fn at(&self) -> usize {
         self.at
     }

@@ -6,20 +6,25 @@
 //! touches a file or a socket, or knows a runtime: it builds for `wasm32-unknown-unknown`.
 
 mod address;
+mod assignment;
 mod bind;
 mod changes;
 mod command;
 mod config;
 mod cursor;
+pub mod frame;
 mod header;
 mod kind;
 mod message;
+mod moment;
 mod nearest;
 mod node;
+pub mod placement;
 mod problem;
 mod property;
 mod quote;
 mod resource;
+pub mod routing;
 pub mod rules;
 mod script;
 mod selector;
@@ -27,6 +32,7 @@ mod template;
 mod watch;
 
 pub use address::{Point, PointError};
+pub use assignment::Assignment;
 pub use bind::{Action, Bind, Pipeline, Route};
 pub use command::{
     Call, Command, CreateMode, DeleteTarget, Grant, Location, Mask, MaskMode, Rights, Sequence, Target,
@@ -37,6 +43,7 @@ pub use message::{
     Agent, Blob, Body, CallChain, Digest, DigestError, Header, Headers, Message, MessageId, Method,
     MethodFamily, Outcome, Payload, Priority, Refusal, Reply, Request, Signal, Trace,
 };
+pub use moment::Moment;
 pub use node::{Generation, NodeId, NodeName, NodeNameError, Role, RoleError};
 pub use problem::{Code, Place, PointerError, Problem, Span};
 pub use property::{Key, KeyError, Properties, Property, PropertyChange, Value};

@@ -285,6 +285,11 @@ pub struct Headers(Option<Arc<HeaderList>>);
 type HeaderList = Vec<(Arc<str>, Arc<str>)>;
 
 impl Headers {
+    /// Those of a list whose names are lowercase.
+    pub(crate) fn from_list(list: HeaderList) -> Self {
+        Self((!list.is_empty()).then(|| Arc::new(list)))
+    }
+
     /// The first value of a name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
@@ -323,11 +328,11 @@ impl Headers {
 
 impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(iter: I) -> Self {
-        let list: Vec<_> = iter
+        let list = iter
             .into_iter()
             .map(|(name, value)| (name.as_ref().to_ascii_lowercase().into(), value.as_ref().into()))
             .collect();
-        Self((!list.is_empty()).then(|| Arc::new(list)))
+        Self::from_list(list)
     }
 }
 

@@ -15,10 +15,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use scope::{Depth, Scope};
 
 pub(crate) use extent::{skip as skip_extent, skip_brackets};
-pub(crate) use filter::check as check_filter;
+pub(crate) use filter::{Filter, parse as parse_filter};
 pub(crate) use pattern::write_point;
 
-use self::filter::Filter;
 use self::kinds::KindPattern;
 use self::pattern::Pattern;
 use crate::cursor::Cursor;

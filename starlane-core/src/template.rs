@@ -112,11 +112,22 @@ impl Template {
     }
 
     /// Takes the text from here to `end` as it is, but for its variables. With `escapes`, what they stand for is
-    /// escaped inside quotes.
+    /// escaped inside quotes, and comments hold none.
     pub(crate) fn raw(cursor: &mut Cursor<'_>, end: usize, escapes: bool) -> Result<Self, Problem> {
         let mut builder = Builder::new(cursor.at());
         let mut in_quotes = false;
         while cursor.at() < end {
+            if escapes && !in_quotes && cursor.looks_at("#") {
+                while cursor.at() < end
+                    && let Some(c) = cursor.bump()
+                {
+                    builder.push(c);
+                    if c == '\n' {
+                        break;
+                    }
+                }
+                continue;
+            }
             if starts_variable(cursor, false) {
                 builder.variable(cursor, in_quotes && escapes)?;
                 continue;

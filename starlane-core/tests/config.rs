@@ -70,6 +70,15 @@ fn configs_print_in_one_form() {
 }
 
 #[test]
+fn a_config_says_where_its_mechtron_lives() {
+    let text = "Mechtron { Set { +place=[tier = \"edge\"], +replicas=2 } }";
+    let found = config(text).resolve(&point("shop:repo:app:1.0.0"), &point("shop:cart")).unwrap();
+    let expected = [("place", "[tier = \"edge\"]"), ("replicas", "2")];
+    assert_eq!(texts(&found.set), expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    assert!(config(text).to_string().contains("+place=[tier = \"edge\"], +replicas=2"));
+}
+
+#[test]
 fn mistakes_are_refused_at_the_place() {
     for (text, place, code, detail, help) in [
         ("", "", Code::ConfigSyntax, "`App` or `Mechtron`", "`App {`"),
@@ -79,6 +88,13 @@ fn mistakes_are_refused_at_the_place() {
         ("App { Sett {} }", "Sett", Code::ConfigSyntax, "no section `Sett`", "did you mean `Set`?"),
         ("App { Set { +a=b }", "{", Code::ConfigSyntax, "never closed", "`}`"),
         ("App {} x", "x", Code::ConfigSyntax, "the end of the config", ""),
+        (
+            "Mechtron { Set { +place=[tier ~ 1] } }",
+            "~",
+            Code::ConfigSyntax,
+            "not a comparison",
+            "a filter, as `[tier",
+        ),
         ("App { Set { +a=b } Set { +a=c } }", "{ +a=c }", Code::ConfigSyntax, "`a` is set twice", ""),
         (
             "App { Set { +a=${bundel} } }",
@@ -124,6 +140,7 @@ proptest! {
     #[test]
     fn any_config_is_answered(words in proptest::collection::vec(proptest::sample::select(vec![
         "App", "Mechtron", "(version=1.0.0)", "{", "}", " Set ", " Env ", " Install ", " Wasm ", "+a=b", "+bin=x", "+c={\"d\":1}",
+        "+place=[tier = \"${bundle}\"]", "+p=[a = 1 # ${x}\n and b = 2]",
         ",", ";", " users<Base> = ", ".:x", "..", "shop:a", "${bundle}", "$(self.config.bundle):/x", "create? .:a<Base>",
         "get shop", "\"a b\"", "# c\n", " ",
     ]), 0..16), body in any::<bool>()) {

@@ -46,3 +46,8 @@ fn binds() {
 fn frames() {
     replay("frames", checks::frames);
 }
+
+#[test]
+fn wire() {
+    replay("wire", checks::wire);
+}

@@ -48,6 +48,8 @@ fn every_command_of_the_language_is_understood() {
             "create ${name}:x<Repo>{ +k=v, !gone, +@locked=\"a b\" }",
         ),
         ("set shop{ +k=v, !k2 }", "set shop{ +k=v, !k2 }"),
+        ("set shop{ +place=[tier = \"edge\"] }", "set shop{ +place=[tier = \"edge\"] }"),
+        ("set shop{ +place=[tier=\"$(name)\"] }", "set shop{ +place=[tier=\"${name}\"] }"),
         ("get shop", "get shop"),
         ("get shop{ k, wasm.src }", "get shop{ k, wasm.src }"),
         ("select shop:+**", "select shop+:**"),
@@ -153,6 +155,38 @@ fn a_variable_in_a_quoted_text_of_a_selector_cannot_end_the_quotes() {
 }
 
 #[test]
+fn a_filter_is_a_value_in_brackets_and_in_quotes() {
+    for text in [
+        r#"set shop:x{ +place=[tier = "edge" and not exists(gone)], +replicas=3 }"#,
+        r#"set shop:x{ +place="[tier = \"edge\" and not exists(gone)]", +replicas=3 }"#,
+    ] {
+        let Command::Set { changes, .. } = command(text) else { panic!() };
+        let expected = set("place", "[tier = \"edge\" and not exists(gone)]");
+        assert_eq!(changes, [expected, set("replicas", "3")], "{text}");
+    }
+    let evil = Bindings::default().with("name", "x\" or exists(a) or name = \"y");
+    for text in [
+        "set shop:x{ +place=[tier = \"${name}\"] }",
+        "set shop:x{ +place=[exists(a) # it's \"here\n and tier = \"${name}\"] }",
+        "select *[exists(a) # it's \"here\n and tier = \"${name}\"]",
+    ] {
+        let fields = |selector: &str| {
+            let selector: starlane_core::Selector = selector.parse().unwrap();
+            selector.fields().filter(|field| *field != "a").map(str::to_owned).collect::<Vec<_>>()
+        };
+        let found = match script(text).statements[0].resolve(&evil).unwrap() {
+            Command::Set { changes, .. } => {
+                let PropertyChange::Set { value, .. } = &changes[0] else { panic!() };
+                fields(&format!("*{value}"))
+            }
+            Command::Select(selector) => fields(&selector.to_string()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found, ["tier"], "{text}");
+    }
+}
+
+#[test]
 fn scripts_hold_statements_and_comments() {
     let text =
         "# a shop\ncreate shop<Space>; # and its users\n;;\n  create\n shop:users\n <Base>\n { } ; get shop";
@@ -211,6 +245,15 @@ fn mistakes_are_refused_at_the_place() {
         ("create shop<Space>{ +a=[1, } }", "[", Code::Syntax, "in brackets is never closed", "`]`"),
         ("create shop<Space>{ +a=[1,, 2] }", "1", Code::PropertyKey, "not a property key", "a JSON list"),
         ("create shop<Space>{ +a=\"x }", "\"", Code::Syntax, "never closed", "`\"`"),
+        ("set shop{ +place=[tier == 1] }", "==", Code::Syntax, "not a comparison", "a filter, as"),
+        (
+            "set shop{ +place=[tier = \"a\" & b = 1] }",
+            "&",
+            Code::Syntax,
+            "`and`, `or` or `]`",
+            "a filter, as",
+        ),
+        ("set shop{ +place=[status = Redy] }", "Redy", Code::Syntax, "no status `Redy`", "a filter, as"),
         ("create shop<Space>{ +a=x(1 }", "(", Code::Syntax, "never closed", "`)`"),
         ("set shop", "", Code::Syntax, "`{` and the properties", "set shop{"),
         ("set shop{}", "{}", Code::Syntax, "nothing to set", ""),
@@ -317,6 +360,24 @@ proptest! {
     }
 
     #[test]
+    fn filters_survive_printing_as_they_were_written(filter in any_filter()) {
+        let text = format!("[{filter}]");
+        let Ok(first) = Script::parse(&format!("set shop{{ +place={text} }}")) else { return Ok(()) };
+        let again = script(&first.to_string());
+        prop_assert_eq!(first.to_string(), again.to_string());
+        let [first, again] = [first, again].map(|script| script.statements[0].resolve(&bindings()).unwrap());
+        prop_assert_eq!(&first, &again);
+        let Command::Set { changes, .. } = first else { panic!() };
+        let PropertyChange::Set { value, .. } = &changes[0] else { panic!() };
+        if let Some(filter) = value.as_text() {
+            prop_assert!(format!("shop:**{filter}").parse::<starlane_core::Selector>().is_ok(), "{}", filter);
+            let in_quotes = script(&format!("set shop{{ +place={} }}", quoted(filter)));
+            let Command::Set { changes: same, .. } = in_quotes.statements[0].resolve(&bindings()).unwrap() else { panic!() };
+            prop_assert_eq!(changes, same);
+        }
+    }
+
+    #[test]
     fn files_survive_printing(name in "[ -~é]{1,10}") {
         let text = format!("shop:files:/{name}");
         if let Ok(point) = text.parse::<Point>() {
@@ -336,6 +397,34 @@ proptest! {
             }
         }
     }
+}
+
+/// Conditions, well joined more often than not.
+fn any_filter() -> impl Strategy<Value = String> {
+    let conditions = [
+        "tier = \"edge\"",
+        "tier=edge",
+        "status = Ready",
+        "queue >= 2",
+        "region in (\"a\", 2)",
+        "name like \"a*\"",
+        "exists(a)",
+        "not exists(a)",
+        "(a = 1 or b = 2)",
+        "tier = \"${name}\"",
+        "tier = \"\\${name}\"",
+        "tier = \"a \\\"b\"",
+        "tier = \"#a\"",
+        "1",
+        "]",
+    ];
+    let joints = [" and ", " or ", "\nand\n", " # ${x} \"]\n and ", ", "];
+    let one = (proptest::sample::select(joints.to_vec()), proptest::sample::select(conditions.to_vec()));
+    (proptest::sample::select(conditions.to_vec()), proptest::collection::vec(one, 0..4)).prop_map(
+        |(first, more)| {
+            more.into_iter().fold(first.to_owned(), |text, (joint, condition)| text + joint + condition)
+        },
+    )
 }
 
 fn any_word() -> impl Strategy<Value = String> {

@@ -22,9 +22,12 @@ mod delete;
 pub mod demo;
 mod describe;
 mod exec;
+mod fresh;
 mod get;
 mod help;
+mod label;
 mod logs;
+mod move_command;
 mod new;
 mod node;
 mod permission;
@@ -32,14 +35,19 @@ mod publish;
 mod read;
 mod request;
 mod results;
+mod role;
+mod scatter;
 mod script;
 mod select;
 mod send;
 pub mod serve;
 mod set;
 mod statement;
+mod token;
+mod trace;
 mod transfer;
 mod watch;
+mod why;
 mod write;
 
 /// A resource mesh: spaces, files, web sites and Wasm actors under one address language
@@ -133,6 +141,8 @@ enum Command {
     Request(request::RequestArgs),
     /// Send a message without waiting for an answer
     Send(send::SendArgs),
+    /// Ask all that a selector means, and print each answer
+    Scatter(scatter::ScatterArgs),
     /// Print what a mechtron logs
     Logs(logs::LogsArgs),
 
@@ -150,8 +160,16 @@ enum Command {
     Chown(permission::PermissionArgs),
 
     // The mesh and this program
-    /// Show the nodes of the mesh
+    /// Make a token with which a node can join
+    Token(token::TokenArgs),
+    /// Show the nodes of the mesh, and look after them
     Node(node::NodeArgs),
+    /// Say where a point lives and why, or why it does not answer
+    Why(why::WhyArgs),
+    /// Show the way of a message to a point
+    Trace(trace::TraceArgs),
+    /// Move a mechtron to a node
+    Move(move_command::MoveArgs),
     /// Name the nodes you talk to
     Context(context_command::ContextArgs),
     /// Print the completions of a shell
@@ -162,6 +180,7 @@ enum Command {
 
 /// Runs the command that the arguments of the process ask for; the first is the name of the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = in_todays_spelling(arguments.into_iter().collect());
     let cli = match command().try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(error) => {
@@ -191,13 +210,23 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
+/// `starlane ? create P` is the older spelling of `starlane create? P`, and so is `!`.
+fn in_todays_spelling(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let word = |at: usize| arguments.get(at).and_then(|word| word.to_str());
+    if let (Some(mark @ ("?" | "!")), Some("create")) = (word(1), word(2)) {
+        let command = format!("create{mark}");
+        arguments.splice(1..=2, [command.into()]);
+    }
+    arguments
+}
+
 /// Runs a command. Ctrl-C drops what it does, so that nothing half done stays behind; a node is stopped in its own way.
 async fn until_interrupted(session: &Session, command: Command) -> Result<(), Stop> {
     if matches!(command, Command::Serve(_) | Command::Demo(_)) {
         return dispatch(session, command).await;
     }
     tokio::select! {
-        // A watch listens too, and says how to go on: it comes first.
+        // A watch and a drain listen too, and say how to go on: they come first.
         biased;
         ended = dispatch(session, command) => ended,
         _ = tokio::signal::ctrl_c() => Err(Stop::Interrupted),
@@ -224,12 +253,17 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Stop> {
         Command::Write(args) => write::run(session, args).await,
         Command::Request(args) => request::run(session, args).await,
         Command::Send(args) => send::run(session, args).await,
+        Command::Scatter(args) => scatter::run(session, args).await,
         Command::Logs(args) => logs::run(session, args).await,
         Command::Exec(args) => exec::run(session, args).await,
         Command::Script(args) => script::run(session, args).await,
         Command::Grant(args) => permission::run(session, "grant", args).await,
         Command::Chown(args) => permission::run(session, "chown", args).await,
+        Command::Token(args) => token::run(session, args).await,
         Command::Node(args) => node::run(session, args).await,
+        Command::Why(args) => why::run(session, args).await,
+        Command::Trace(args) => trace::run(session, args).await,
+        Command::Move(args) => move_command::run(session, args).await,
         Command::Context(args) => context_command::run(session, args).await,
         Command::Completion(args) => completion::run(session, args),
         Command::Help(args) => help::run(session, args),
@@ -340,6 +374,20 @@ fn environment(name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_older_spelling_of_create_is_understood() {
+        let spelled = |words: &[&str]| in_todays_spelling(words.iter().map(OsString::from).collect());
+        for mark in ["?", "!"] {
+            assert_eq!(
+                spelled(&["starlane", mark, "create", "shop<Space>"])[1..],
+                [&*format!("create{mark}"), "shop<Space>"]
+            );
+        }
+        for other in [&["starlane"][..], &["starlane", "?"], &["starlane", "get", "create"]] {
+            assert_eq!(spelled(other), other);
+        }
+    }
 
     #[test]
     fn the_definition_holds_together() {

@@ -13,7 +13,7 @@ const SELECTORS: [&str; 8] =
     ["ROOT+**", "a:**", "a+:**", "*", "a:*", "**<App>", "**[x = \"1\"]", "a:**<Base>[not exists(x)]"];
 
 #[derive(Debug, Clone)]
-enum Act {
+pub(super) enum Act {
     Create { point: usize, kind: usize, mode: CreateMode, x: Option<u8> },
     Set { point: usize, x: Option<u8> },
     Delete { point: usize, recursive: bool },
@@ -25,7 +25,7 @@ enum Act {
     Reopen,
 }
 
-fn single() -> impl Strategy<Value = Act> {
+pub(super) fn single() -> impl Strategy<Value = Act> {
     let modes = prop::sample::select(vec![CreateMode::New, CreateMode::Ensure, CreateMode::Override]);
     let x = || prop::option::of(0u8..3);
     prop_oneof![
@@ -51,12 +51,12 @@ fn acts() -> impl Strategy<Value = Act> {
 }
 
 #[derive(Clone, PartialEq)]
-struct Thing {
+pub(super) struct Thing {
     kind: usize,
     x: Option<u8>,
 }
 
-type Things = BTreeMap<&'static str, Thing>;
+pub(super) type Things = BTreeMap<&'static str, Thing>;
 
 fn parent(point: &str) -> Option<&str> {
     point.rsplit_once(':').map(|(parent, _)| parent)
@@ -68,7 +68,7 @@ fn below<'a>(things: &'a Things, point: &'a str) -> impl Iterator<Item = &'stati
 }
 
 /// What an act makes of the model; `None` when it is refused.
-fn after(things: &Things, act: &Act) -> Option<Things> {
+pub(super) fn after(things: &Things, act: &Act) -> Option<Things> {
     let mut next = things.clone();
     match act {
         Act::Create { point, kind, mode, x } => {
@@ -287,7 +287,7 @@ fn resume(registry: &Registry, watcher: &mut Watcher, things: &Things) {
     watcher.watch = Some(watch);
 }
 
-async fn perform(registry: &Registry, by: &Agent, act: &Act) -> Result<(), Error> {
+pub(super) async fn perform(registry: &Registry, by: &Agent, act: &Act) -> Result<(), Error> {
     match act {
         Act::Delete { point, recursive } => {
             let delete = Delete::point(POINTS[*point].parse().unwrap(), *recursive);
@@ -322,6 +322,17 @@ fn op(act: &Act) -> Op {
         Act::Delete { point, .. } => Op::Delete { point: POINTS[*point].parse().unwrap(), expect: None },
         other => panic!("{other:?} is no part of a batch"),
     }
+}
+
+/// All resources of a registry, as far as they are compared.
+pub(super) fn contents(registry: &Registry) -> Vec<String> {
+    let found = registry.select(&"**".parse().unwrap(), 100, None).unwrap().resources;
+    found.iter().map(|found| essence(found)).collect()
+}
+
+/// What the registry should show.
+pub(super) fn described(things: &Things) -> Vec<String> {
+    things.iter().map(|(point, thing)| essence(&resource(point, thing))).collect()
 }
 
 fn check(registry: &Registry, things: &Things) {

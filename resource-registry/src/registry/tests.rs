@@ -1,24 +1,24 @@
-use starlane_core::{Code, Event, Key, Phase, Value};
+use starlane_core::{Code, Event, Key, Phase, Sequence, Value};
 
 use super::*;
 
-fn clock() -> Clock {
+pub(super) fn clock() -> Clock {
     Arc::new(|| Timestamp(1_700_000_000_000))
 }
 
-fn ann() -> Agent {
+pub(super) fn ann() -> Agent {
     Agent("mesh:users:ann".parse().unwrap())
 }
 
-fn point(text: &str) -> Point {
+pub(super) fn point(text: &str) -> Point {
     text.parse().unwrap()
 }
 
-fn selector(text: &str) -> Selector {
+pub(super) fn selector(text: &str) -> Selector {
     text.parse().unwrap()
 }
 
-fn set(key: &str, value: impl Into<Value>) -> PropertyChange {
+pub(super) fn set(key: &str, value: impl Into<Value>) -> PropertyChange {
     PropertyChange::Set { key: key.parse().unwrap(), value: value.into(), lock: false }
 }
 
@@ -26,11 +26,11 @@ fn locked(key: &str, value: &str) -> PropertyChange {
     PropertyChange::Set { key: key.parse().unwrap(), value: value.into(), lock: true }
 }
 
-fn make(point: &str, kind: &str) -> Create {
+pub(super) fn make(point: &str, kind: &str) -> Create {
     Create::new(point.parse().unwrap(), kind.parse().unwrap())
 }
 
-async fn registry() -> Registry {
+pub(super) async fn registry() -> Registry {
     let registry = Registry::open(Config::in_memory(clock())).unwrap();
     for (point, kind) in [("mesh", "Space"), ("mesh:kinds", "Base"), ("mesh:nodes", "Base")] {
         let reserved =
@@ -41,7 +41,7 @@ async fn registry() -> Registry {
     registry
 }
 
-fn code(error: Error) -> Code {
+pub(super) fn code(error: Error) -> Code {
     Problem::from(error).code
 }
 

@@ -7,21 +7,29 @@ use super::{
     Action, Batch, Commit, Error, Event, Expect, Fence, LeaseId, Operation, ReadAt, Record, Store, Watch,
 };
 
-/// Runs the whole suite on fresh stores. `$fresh` makes one and whatever must live as long as it.
+/// Runs the whole suite on fresh stores. `$fresh` makes one and whatever must live as long as it; with seeds, from each.
 macro_rules! conformance_tests {
     ($fresh:expr) => {
-        conformance_tests! { @each $fresh;
-            commits_are_read_back revisions_and_versions_grow expectations_are_checked a_refused_commit_changes_nothing
-            quiet_trees_are_told_from_others deletes_and_guards_alone_make_no_noise bounds_hold older_epochs_are_refused
-            a_snapshot_shows_one_revision a_watch_tells_every_commit_whole a_watch_tells_where_it_is
-            history_can_be_forgotten leases_end watches_and_commits_side_by_side
+        conformance_tests! { 1, |_| $fresh }
+    };
+    ($seeds:expr, $fresh:expr) => {
+        conformance_tests! { @each $seeds, $fresh;
+            commits_are_read_back revisions_and_versions_grow expectations_are_checked
+            who_made_a_key_is_told_from_who_changed_it numbers_only_grow a_refused_commit_changes_nothing
+            quiet_trees_are_told_from_others deletes_and_guards_alone_make_no_noise bounds_hold
+            older_epochs_are_refused a_snapshot_shows_one_revision a_watch_tells_every_commit_whole
+            a_large_commit_is_one_commit a_watch_tells_where_it_is history_can_be_forgotten leases_end
+            watches_and_commits_side_by_side
         }
     };
-    (@each $fresh:expr; $($name:ident)+) => {
+    (@each $seeds:expr, $fresh:expr; $($name:ident)+) => {
         $(#[tokio::test]
         async fn $name() {
-            let (store, _kept) = $fresh;
-            crate::store::conformance::$name(&store).await;
+            for seed in 0..$seeds {
+                let fresh: fn(u64) -> _ = $fresh;
+                let (store, _kept) = fresh(seed);
+                crate::store::conformance::$name(&store).await;
+            }
         })+
     };
 }
@@ -91,6 +99,7 @@ pub(super) async fn expectations_are_checked(store: &impl Store) {
         ("b", Expect::Absent, true),
         ("a", Expect::Present, true),
         ("c", Expect::Present, false),
+        ("c", Expect::MadeBy(first), false),
         ("c", Expect::At(first), false),
     ] {
         let result = store.commit(commit(vec![put(name, expect, "x")])).await;
@@ -100,6 +109,37 @@ pub(super) async fn expectations_are_checked(store: &impl Store) {
     let now = read(store, "a").await.unwrap().modified;
     assert!(is_conflict(store.commit(commit(vec![put("a", Expect::At(first), "y")])).await, "a"));
     assert!(store.commit(commit(vec![put("a", Expect::At(now), "y")])).await.is_ok());
+}
+
+pub(super) async fn who_made_a_key_is_told_from_who_changed_it(store: &impl Store) {
+    let first = write(store, "a", "1").await;
+    let second = write(store, "a", "2").await;
+    let guard = |revision| commit(vec![Operation::guard(key("a"), Expect::MadeBy(revision))]);
+    assert_eq!(store.commit(guard(first)).await, Ok(second));
+    assert!(is_conflict(store.commit(guard(second)).await, "a"));
+    store.commit(commit(vec![Operation::delete(key("a"), Expect::Any)])).await.unwrap();
+    assert!(is_conflict(store.commit(guard(first)).await, "a"), "it is gone");
+    let again = write(store, "a", "3").await;
+    assert!(is_conflict(store.commit(guard(first)).await, "a"), "it is another");
+    assert_eq!(store.commit(guard(again)).await, Ok(again));
+}
+
+pub(super) async fn numbers_only_grow(store: &impl Store) {
+    let count =
+        |number: u64| commit(vec![Operation::put(key("n"), Expect::Grows, number.to_le_bytes().to_vec())]);
+    store.commit(count(1)).await.unwrap();
+    store.commit(count(300)).await.unwrap();
+    for less in [0, 1, 255, 256, 300] {
+        assert!(is_conflict(store.commit(count(less)).await, "n"), "{less}");
+    }
+    store.commit(count(301)).await.unwrap();
+    assert_eq!(read(store, "n").await.unwrap().value, 301u64.to_le_bytes()[..]);
+    // What is no number, or not put, does not grow.
+    write(store, "text", "no number").await;
+    let text = commit(vec![Operation::put(key("text"), Expect::Grows, 5u64.to_le_bytes().to_vec())]);
+    assert!(is_conflict(store.commit(text).await, "text"));
+    let delete = commit(vec![Operation::delete(key("n"), Expect::Grows)]);
+    assert!(is_conflict(store.commit(delete).await, "n"));
 }
 
 pub(super) async fn a_refused_commit_changes_nothing(store: &impl Store) {
@@ -173,7 +213,7 @@ pub(super) async fn a_snapshot_shows_one_revision(store: &impl Store) {
         write(store, &format!("p:{n}"), "old").await;
     }
     let last = write(store, "q", "old").await;
-    let mut snapshot = store.snapshot(key("p:")).unwrap();
+    let mut snapshot = store.snapshot(key("p:")).await.unwrap();
     assert_eq!(snapshot.revision(), last);
     let mut all = snapshot.next(2).await.unwrap();
     write(store, "p:3", "new").await;
@@ -211,6 +251,35 @@ pub(super) async fn a_watch_tells_every_commit_whole(store: &impl Store) {
     let mut from_the_start = store.watch(key(""), Revision(0));
     assert_eq!(next_batch(&mut *from_the_start).await.revision, before);
     assert_eq!(next_batch(&mut *from_the_start).await.changes.len(), 3);
+}
+
+pub(super) async fn a_large_commit_is_one_commit(store: &impl Store) {
+    let value = |byte: u8| Bytes::from(vec![byte; 200 * 1024]);
+    let large = |byte: u8| {
+        let puts = (0..20).map(|n| Operation::put(key(&format!("k{n:02}")), Expect::Any, value(byte)));
+        commit(puts.collect())
+    };
+    let first = store.commit(large(1)).await.unwrap();
+    let second = store.commit(large(2)).await.unwrap();
+    let mut watch = store.watch(key("k"), Revision(0));
+    assert_eq!(next_batch(&mut *watch).await.revision, first);
+    let batch = next_batch(&mut *watch).await;
+    assert_eq!((batch.revision, batch.changes.len()), (second, 20));
+    for change in &batch.changes {
+        assert!(change.before.as_ref().unwrap().value == value(1));
+        assert!(change.after.as_ref().unwrap().value == value(2));
+    }
+    let keys = (0..20).map(|n| key(&format!("k{n:02}"))).collect();
+    let reading = store.read(keys, ReadAt::Latest).await.unwrap();
+    assert!(reading.records.iter().all(|record| record.as_ref().unwrap().value == value(2)));
+    let mut snapshot = store.snapshot(key("k")).await.unwrap();
+    let (mut count, mut page) = (0, snapshot.next(7).await.unwrap());
+    while !page.is_empty() {
+        assert!(page.len() <= 7 && page.iter().all(|(_, record)| record.value == value(2)));
+        count += page.len();
+        page = snapshot.next(7).await.unwrap();
+    }
+    assert_eq!(count, 20);
 }
 
 pub(super) async fn a_watch_tells_where_it_is(store: &impl Store) {
@@ -317,5 +386,22 @@ mod redb {
         let folder = tempfile::tempdir().unwrap();
         let store = RedbStore::open(&folder.path().join("store.redb"), &RedbConfig::default()).unwrap();
         (store, folder)
+    });
+}
+
+mod remote {
+    use crate::flaky::Faults;
+    use crate::store::remote::away::Away;
+
+    conformance_tests!((Away::new(1, Faults::default()), ()));
+}
+
+mod remote_that_loses_things {
+    use crate::flaky::Faults;
+    use crate::store::remote::away::Away;
+
+    conformance_tests!(12, |seed| {
+        let faults = Faults { rejected: 15, request_lost: 10, answer_lost: 10, repeated: 10, yields: 4 };
+        (Away::new(seed, faults), ())
     });
 }

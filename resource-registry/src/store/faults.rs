@@ -206,7 +206,7 @@ impl Script {
 
     /// All that was acknowledged is there; besides it only what nobody knows of, all of it or nothing.
     fn check(&self, store: &RedbStore) {
-        let mut snapshot = store.snapshot(Bytes::new()).unwrap();
+        let mut snapshot = futures_block(store.snapshot(Bytes::new())).unwrap();
         let found: BTreeMap<String, String> = futures_block(snapshot.next(1_000))
             .unwrap()
             .into_iter()
@@ -298,7 +298,7 @@ fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_opened_anew() 
             assert!(matches!(late, Err(Error::Halted { .. })), "{late:?}");
         }
         assert!(store.writable().is_err());
-        assert!(store.snapshot(Bytes::new()).is_ok(), "reads go on");
+        assert!(futures_block(store.snapshot(Bytes::new())).is_ok(), "reads go on");
         drop(store);
         assert_eq!(disk.0.lock().writes_after_failure, 0, "the disk is left alone");
         script.check(&disk.open().unwrap());
@@ -323,7 +323,7 @@ fn a_full_disk_refuses_writes_and_recovers_by_itself() {
         (0..200).find_map(|n| futures_block(store.commit(big(n))).err()).expect("the disk fills up");
     assert!(matches!(refused, Error::Unavailable { .. }), "{refused:?}");
     assert!(store.writable().is_err());
-    assert!(store.snapshot(Bytes::from_static(b"key-")).is_ok(), "reads go on");
+    assert!(futures_block(store.snapshot(Bytes::from_static(b"key-"))).is_ok(), "reads go on");
     disk.0.lock().room = None;
     // The next attempt is made a second after the last at the soonest.
     let until = std::time::Instant::now() + std::time::Duration::from_secs(10);

@@ -155,7 +155,7 @@ impl Store for MemoryStore {
         .boxed()
     }
 
-    fn snapshot(&self, prefix: Bytes) -> Result<Box<dyn Snapshot>, Error> {
+    fn snapshot(&self, prefix: Bytes) -> BoxFuture<'_, Result<Box<dyn Snapshot>, Error>> {
         let state = self.inner.state.lock();
         let records = state
             .main
@@ -163,7 +163,9 @@ impl Store for MemoryStore {
             .take_while(|(key, _)| key.starts_with(&prefix))
             .map(|(key, record)| (key.clone(), record.clone()))
             .collect::<Vec<_>>();
-        Ok(Box::new(Pages { revision: state.newest, records: records.into_iter() }))
+        let pages: Box<dyn Snapshot> =
+            Box::new(Pages { revision: state.newest, records: records.into_iter() });
+        futures::future::ready(Ok(pages)).boxed()
     }
 
     fn watch(&self, prefix: Bytes, after: Revision) -> Box<dyn Watch> {

@@ -144,16 +144,19 @@ impl Store for RedbStore {
         .boxed()
     }
 
-    fn snapshot(&self, prefix: Bytes) -> Result<Box<dyn Snapshot>, Error> {
+    fn snapshot(&self, prefix: Bytes) -> BoxFuture<'_, Result<Box<dyn Snapshot>, Error>> {
         let file = self.reader.file.clone();
-        let (revision, range) = file.read(|read| {
+        let range = file.read(|read| {
             let range = match existing(read.open_table(MAIN))? {
                 Some(main) => Some(main.range::<&[u8]>(&*prefix..)?),
                 None => None,
             };
             Ok((newest_of(read)?, range))
-        })?;
-        Ok(Box::new(Pages { file, prefix, revision, range }))
+        });
+        let pages = range.map(|(revision, range)| -> Box<dyn Snapshot> {
+            Box::new(Pages { file, prefix, revision, range })
+        });
+        futures::future::ready(pages).boxed()
     }
 
     fn watch(&self, prefix: Bytes, after: Revision) -> Box<dyn Watch> {

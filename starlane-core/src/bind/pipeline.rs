@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::check::Check;
 use super::route::{Destination, Leg, Route};
-use crate::{Body, Code, Headers, Method, Point, Problem, Reply, Request};
+use crate::{Blob, Body, Code, Headers, Method, Point, Problem, Reply, Request};
 
 /// One request on its way through a rule: ask [`next`](Pipeline::next) what to do, and [`answer`](Pipeline::answer)
 /// what came of it, until there is an answer or a refusal.
@@ -121,13 +124,25 @@ impl Pipeline {
         self.at += 1;
     }
 
+    /// The content that the next check looks into: to be handed over with [`read`](Pipeline::read) before
+    /// [`next`](Pipeline::next) is asked.
+    pub fn to_read(&self) -> Option<Blob> {
+        let leg = self.legs.get(self.at).filter(|_| self.end.is_none())?;
+        match &self.request.body {
+            Body::Blob(blob) if leg.check.is_some_and(Check::reads) => Some(*blob),
+            _ => None,
+        }
+    }
+
+    /// Hands over the bytes of the content that was to be read; it goes on as a body at hand.
+    pub fn read(&mut self, bytes: Bytes) {
+        self.request.body = Body::Bytes(bytes);
+    }
+
     fn check(&self, leg: &Leg) -> Result<(), Problem> {
         let Some(check) = leg.check else { return Ok(()) };
-        let (whose, headers) = match &self.last {
-            Some(reply) => ("answer", &reply.headers),
-            None => ("request", &self.request.headers),
-        };
-        check.holds(&self.request.body, headers).map_err(|reason| {
+        let whose = if self.last.is_some() { "answer" } else { "request" };
+        check.holds(&self.request.body).map_err(|reason| {
             let name = check.as_str();
             Problem::new(Code::MessageInvalid, format!("the body of the {whose} {reason}"))
                 .help(format!("the bind lets only `{name}` through here"))

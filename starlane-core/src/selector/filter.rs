@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{Key, Resource, Revision, Value};
 
-pub(crate) use read::{check, read};
+pub(crate) use read::{parse, read};
 
 /// A condition on the fields and properties of a resource.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +75,15 @@ impl Filter {
         }
     }
 
+    /// The condition at which a resource fails: of several that all must hold, the first that does not. `None` when
+    /// it matches.
+    pub(crate) fn failing(&self, resource: &Resource) -> Option<&Filter> {
+        match self {
+            Filter::And(all) => all.iter().find_map(|filter| filter.failing(resource)),
+            other => (!other.matches(resource)).then_some(other),
+        }
+    }
+
     pub(crate) fn fields(&self) -> Vec<&str> {
         match self {
             Filter::And(filters) | Filter::Or(filters) => filters.iter().flat_map(Filter::fields).collect(),
@@ -109,7 +118,7 @@ impl Field {
     }
 
     /// Asks `test` about the value; an absent one passes no test.
-    fn with_value(&self, resource: &Resource, test: impl FnOnce(&Value) -> bool) -> bool {
+    pub(crate) fn with_value(&self, resource: &Resource, test: impl FnOnce(&Value) -> bool) -> bool {
         let number = |revision: Revision| Value::Number(revision.0.into());
         match self {
             Field::Property(key) => resource.property(key.as_str()).is_some_and(test),

@@ -6,9 +6,10 @@
 
 use bytes::Bytes;
 use mechtron_abi::{CallHead, ErrorHead, Frames, InitHead, MessageHead, ReplyHead, StartHead, Writer};
+use starlane_core::frame::{self, Control, Frame, Head, Heads, Hop, Kind, Place, Slicer};
 use starlane_core::{
-    Action, Bind, Bindings, Body, Config, Headers, Kind, Method, Point, Problem, Reply, Request, Script,
-    Selector,
+    Action, Bind, Bindings, Body, Config, Headers, Method, Outcome, Payload, Point, Problem, Reply, Request,
+    Script, Selector,
 };
 
 fn text(data: &[u8]) -> Option<&str> {
@@ -59,7 +60,7 @@ pub(crate) fn point(data: &[u8]) {
             assert!(text.get(error.at.min(text.len())..end.min(text.len())).is_some(), "{error:?}");
         }
     }
-    match Kind::parse_with_help(text) {
+    match starlane_core::Kind::parse_with_help(text) {
         Ok(kind) => assert_eq!(kind.to_string().parse(), Ok(kind)),
         Err(problem) => check_problem(&problem),
     }
@@ -183,4 +184,117 @@ pub(crate) fn frames(data: &[u8]) {
     }
     let again = Frames::new(writer.bytes()).map(|frame| frame.expect("a written frame can be read"));
     assert_eq!(again.count(), whole);
+}
+
+pub(crate) fn wire(data: &[u8]) {
+    // However a stream is cut, it brings the same.
+    let whole = frames_of(&[data]);
+    let (first, rest) = data.split_at(data.len().min(61));
+    assert_eq!(frames_of(&[first, rest]), whole);
+    assert_eq!(frames_of(&data.chunks(7).collect::<Vec<_>>()), whole);
+
+    let mut slicer = Slicer::controls();
+    slicer.push(Bytes::copy_from_slice(data));
+    while let Ok(Some(piece)) = slicer.next() {
+        let Ok(control) = Control::read(piece) else { break };
+        let mut again = Vec::new();
+        control.write(&mut again).expect("it was within its bound");
+        let mut slicer = Slicer::controls();
+        slicer.push(again.into());
+        let piece = slicer.next().expect("a written packet can be read").expect("it is whole");
+        match Control::read(piece).expect("a written packet can be read") {
+            // It may have held more than this build knows of.
+            Control::Other(kind) => assert_eq!(control, Control::Other(kind)),
+            known => assert_eq!(control, known),
+        }
+    }
+}
+
+/// The frames that a stream brings until it breaks, each read and written again.
+fn frames_of(chunks: &[&[u8]]) -> Vec<Vec<u8>> {
+    let mut slicer = Slicer::frames();
+    let mut heads = Heads::default();
+    let mut frames = Vec::new();
+    for chunk in chunks {
+        slicer.push(Bytes::copy_from_slice(chunk));
+        loop {
+            match slicer.next() {
+                Ok(None) => break,
+                Ok(Some(piece)) => match Frame::read(piece) {
+                    Ok(frame) => {
+                        frames.push(frame.bytes().to_vec());
+                        check_frame(&frame, &mut heads);
+                    }
+                    Err(_) => return frames,
+                },
+                Err(_) => return frames,
+            }
+        }
+    }
+    frames
+}
+
+fn check_frame(frame: &Frame<'_>, heads: &mut Heads) {
+    let header = frame.header;
+    let (head, body) = (frame.head(), frame.body());
+    assert!(frame.detached().is_some() || frame.body_bytes() == body.len() as u64);
+    let place = Place::Inline(body.len());
+    let mut again = Vec::new();
+    match header.kind {
+        Kind::Request | Kind::Signal => {
+            let Ok(message) = heads.message(&header, head, body.clone()) else { return };
+            let (Payload::Request(request) | Payload::Signal(request)) = &message.payload else {
+                panic!("a reply was read as a message")
+            };
+            frame::begin(&mut again, &header, Head::Message(&message.header, request), place)
+                .expect("what was read can be written");
+            again.extend_from_slice(&body);
+            assert_eq!(
+                read_again(&again, |frame| Heads::default().message(
+                    &frame.header,
+                    frame.head(),
+                    frame.body()
+                )),
+                message
+            );
+        }
+        Kind::Reply | Kind::Refusal => {
+            let Ok(outcome) = heads.outcome(&header, head, body.clone()) else { return };
+            let written = match &outcome {
+                Outcome::Ok(reply) => Head::Reply(reply),
+                Outcome::Rejected(refusal) => Head::Refusal(frame::Ending::Rejected, refusal),
+                Outcome::Failed(refusal) => Head::Refusal(frame::Ending::Failed, refusal),
+                Outcome::Unknown(refusal) => Head::Refusal(frame::Ending::Unknown, refusal),
+            };
+            // A detail is cut when it is long; then it is another outcome.
+            if frame::begin(&mut again, &header, written, place).is_ok() && head.len() < 4_096 {
+                again.extend_from_slice(&body);
+                let read = read_again(&again, |frame| {
+                    Heads::default().outcome(&frame.header, frame.head(), frame.body())
+                });
+                assert_eq!(read, outcome);
+            }
+        }
+        Kind::Trace | Kind::Traced => {
+            let Ok(hops) = Hop::read_all(&body) else { return };
+            let mut again = Vec::new();
+            hops.iter().for_each(|hop| hop.write(&mut again));
+            assert_eq!(again, body);
+        }
+        Kind::Call => {
+            let _ = frame::read_call(head);
+        }
+        Kind::Lost => {
+            let _ = frame::read_refusal(head);
+        }
+        Kind::Answer | Kind::Cancel | Kind::Other(_) => {}
+    }
+}
+
+fn read_again<T>(written: &[u8], read: impl FnOnce(&Frame<'_>) -> Result<T, frame::Error>) -> T {
+    let mut slicer = Slicer::frames();
+    slicer.push(Bytes::copy_from_slice(written));
+    let piece = slicer.next().expect("a written frame can be read").expect("it is whole");
+    let frame = Frame::read(piece).expect("a written frame can be read");
+    read(&frame).expect("a written head can be read")
 }

@@ -24,7 +24,8 @@ struct Inner {
     registry: Registry,
     blobs: BlobStore,
     host: Host,
-    binds: Cache<(Digest, Point), Arc<Bind>>,
+    /// A bind is another one for each resource, and in each bundle that holds its text.
+    binds: Cache<(Digest, Point, Point), Arc<Bind>>,
     configs: Cache<Digest, Arc<Config>>,
     modules: Cache<Digest, Arc<Module>>,
 }
@@ -56,12 +57,13 @@ impl Artifacts {
     /// The bind in an artifact, as it is for the resource `here`.
     pub(super) async fn bind(&self, point: &Point, here: &Point) -> Result<Arc<Bind>, Problem> {
         let blob = self.artifact(point)?;
-        let key = (blob.digest, here.clone());
+        let bundle = point.holder();
+        let key = (blob.digest, here.clone(), bundle.clone());
         if let Some(kept) = self.0.binds.get(&key) {
             return Ok(kept);
         }
         let text = self.text(&blob, point).await?;
-        let bind = Bind::parse(&text, point.as_str()).and_then(|bind| bind.at(here, Some(&point.holder())));
+        let bind = Bind::parse(&text, point.as_str()).and_then(|bind| bind.at(here, Some(&bundle)));
         let bind = Arc::new(bind.map_err(|problem| problem.at(point))?);
         self.0.binds.insert(key, bind.clone());
         Ok(bind)
@@ -84,7 +86,13 @@ impl Artifacts {
         let blob = self.artifact(point)?;
         let compile = async {
             let wasm = self.0.blobs.read(&blob, MODULE_BYTES_MAX).await?;
-            self.0.host.compile(wasm).await.map_err(|problem| problem.at(point))
+            self.0.host.compile(wasm).await.map_err(|mut problem| {
+                problem.detail = format!("`{point}` is no module that can run here: {}", problem.detail);
+                let help =
+                    "build it for `wasm32-unknown-unknown`; `starlane new NAME` makes a project that does";
+                let help = problem.help.take().unwrap_or_else(|| help.to_owned());
+                problem.at(point).help(help)
+            })
         };
         self.0.modules.get_or_insert_async(&blob.digest, compile).await
     }

@@ -100,10 +100,23 @@ impl Outside for NodeOutside {
     }
 
     fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
-        match self.0.parts() {
-            Ok(parts) => parts.router.request(message),
-            Err(refusal) => Box::pin(async { Outcome::Rejected(refusal) }),
-        }
+        let node = self.0.clone();
+        Box::pin(async move {
+            let parts = match node.parts() {
+                Ok(parts) => parts,
+                Err(refusal) => return Outcome::Rejected(refusal),
+            };
+            match parts.router.request(message).await {
+                Outcome::Ok(mut reply) => match parts.router.at_hand(reply.body).await {
+                    Ok(body) => {
+                        reply.body = body;
+                        Outcome::Ok(reply)
+                    }
+                    Err(refusal) => Outcome::Failed(refusal),
+                },
+                other => other,
+            }
+        })
     }
 
     fn send(&self, message: Message) {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use gateway::shapes::Deleted;
 use mechtron_host::Host;
-use resource_registry::{Create, Created, Delete, Outcome, Registry, StateStore};
+use resource_registry::{CONTENT_KEYS, Create, Created, Delete, Outcome, Registry, StateStore};
 use starlane_core::{
-    Agent, Base, Code, Command, CreateMode, Kind, Phase, Point, Problem, PropertyChange, ResolvedConfig,
+    Agent, Base, Code, Command, CreateMode, Key, Kind, Phase, Point, Problem, PropertyChange, ResolvedConfig,
     Resource, Revision, Status, Target,
 };
 
@@ -44,9 +44,24 @@ impl Provision {
         kind: Kind,
         changes: Vec<PropertyChange>,
     ) -> Result<Created, Problem> {
-        self.create_at_depth(by, mode, target, kind, changes, 0).await
+        let mut made = Vec::new();
+        let created = self.create_at_depth(by, mode, target, kind, changes, 0, &mut made).await;
+        if created.is_err() {
+            // What an install made before it failed, wherever it stands; a parent takes its children along.
+            while let Some(point) = made.pop() {
+                if self.registry.get(&point).is_some() {
+                    self.delete(by, Delete::point(point, true)).await?;
+                }
+            }
+        }
+        created
     }
 
+    /// Makes a resource; adds to `made` what is new, its installs included.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one part of a creation, and an install has them apart"
+    )]
     fn create_at_depth<'a>(
         &'a self,
         by: &'a Agent,
@@ -55,53 +70,60 @@ impl Provision {
         kind: Kind,
         changes: Vec<PropertyChange>,
         depth: usize,
+        made: &'a mut Vec<Point>,
     ) -> BoxFuture<'a, Result<Created, Problem>> {
         Box::pin(async move {
             self.check(target_point(&target), &kind, &changes).await?;
-            let configured = changes.iter().any(|change| sets(change, "config"));
-            let status = if configured {
+            let config = changes.iter().find_map(|change| set_point(change, "config"));
+            if let (Some(artifact), Target::Point(point)) = (&config, &target) {
+                // Before anything is changed, so that a config that cannot be applied changes nothing.
+                let set = self.resolve(artifact, point).await?.set;
+                self.check(point, &kind, &set).await?;
+            }
+            let status = if config.is_some() {
                 Status::because(Phase::Init, "its config is being installed")
             } else {
                 Status::ready()
             };
             let create = Create { mode, target, kind, changes: changes.clone(), status };
             let created = self.registry.create(by, create).await?;
-            if created.outcome == Outcome::Existed || !configured {
+            if created.outcome == Outcome::New {
+                made.push(created.resource.point.clone());
+            }
+            if created.outcome == Outcome::Existed || config.is_none() {
                 if created.outcome == Outcome::Replaced {
                     self.host.swap(&created.resource.point);
                 }
                 return Ok(created);
             }
-            match self.install(by, &created, &changes, depth).await {
-                Ok(resource) => Ok(Created { resource, outcome: created.outcome }),
-                Err(problem) => {
-                    if created.outcome == Outcome::New {
-                        self.delete(by, Delete::point(created.resource.point.clone(), true)).await?;
-                    }
-                    Err(problem)
-                }
-            }
+            let explicit: Vec<_> = changes.iter().map(|change| change.key().clone()).collect();
+            let outcome = created.outcome;
+            let resource = self.install(by, &created, &explicit, depth, made).await?;
+            Ok(Created { resource, outcome })
         })
     }
 
-    /// Sets what the config says, runs its `Install` when the resource is new, and marks the resource ready.
+    /// Sets what the config says besides the properties that were given explicitly, runs its `Install` when the
+    /// resource is new, and marks the resource ready.
     async fn install(
         &self,
         by: &Agent,
         created: &Created,
-        changes: &[PropertyChange],
+        explicit: &[Key],
         depth: usize,
+        made: &mut Vec<Point>,
     ) -> Result<Arc<Resource>, Problem> {
         let point = &created.resource.point;
         if let Some(config) = self.config(&created.resource).await? {
-            let set = beneath(config.set, changes);
+            let set = beneath(config.set, explicit);
             if !set.is_empty() {
                 self.check(point, &created.resource.kind, &set).await?;
                 self.registry.set(by, point, set, None).await?;
             }
             let install = if created.outcome == Outcome::New { config.install } else { Vec::new() };
             for command in install {
-                self.install_one(by, command, depth).await.map_err(|problem| installing(problem, point))?;
+                let installed = self.install_one(by, command, depth, made).await;
+                installed.map_err(|problem| installing(problem, point))?;
             }
         }
         let resource = self.registry.set_status(by, point, Status::ready()).await?;
@@ -109,10 +131,16 @@ impl Provision {
         Ok(resource)
     }
 
-    async fn install_one(&self, by: &Agent, command: Command, depth: usize) -> Result<(), Problem> {
+    async fn install_one(
+        &self,
+        by: &Agent,
+        command: Command,
+        depth: usize,
+        made: &mut Vec<Point>,
+    ) -> Result<(), Problem> {
         match command {
             Command::Create { mode, target, kind, changes } if depth < INSTALL_DEPTH_MAX => {
-                self.create_at_depth(by, mode, target, kind, changes, depth + 1).await.map(drop)
+                self.create_at_depth(by, mode, target, kind, changes, depth + 1, made).await.map(drop)
             }
             Command::Create { .. } => Err(Problem::new(
                 Code::ConfigSyntax,
@@ -135,7 +163,8 @@ impl Provision {
         self.check(point, &before.kind, &changes).await?;
         if let Some(artifact) = changes.iter().find_map(|change| set_point(change, "config")) {
             let config = self.resolve(&artifact, point).await?;
-            let set = beneath(config.set, &changes);
+            let explicit: Vec<_> = changes.iter().map(|change| change.key().clone()).collect();
+            let set = beneath(config.set, &explicit);
             self.check(point, &before.kind, &set).await?;
             changes.extend(set);
         }
@@ -149,9 +178,10 @@ impl Provision {
     /// Deletes resources with their activations and their state.
     pub(super) async fn delete(&self, by: &Agent, delete: Delete) -> Result<Vec<Deleted>, Problem> {
         let removed = self.registry.delete(by, delete).await?;
-        for (point, kind) in &removed {
-            if matches!(kind.base, Base::App | Base::Mechtron) {
-                self.host.remove(point);
+        for (point, _) in &removed {
+            // Code may have run at any of them.
+            self.host.remove(point);
+            if self.states.get(point)?.is_some() {
                 self.states.delete(point).await?;
             }
         }
@@ -170,12 +200,11 @@ impl Provision {
         self.artifacts.config(artifact).await?.resolve(&artifact.holder(), here)
     }
 
-    /// Goes on with installs that a crash interrupted.
+    /// Goes on with installs that a crash interrupted: what they made already stays as it is.
     pub(super) async fn recover(&self, by: &Agent) -> Result<(), Problem> {
         let interrupted = "**[status = Init and exists(config)]".parse()?;
         for resource in self.registry.select(&interrupted, usize::MAX, None)?.resources {
-            let created = Created { resource: resource.clone(), outcome: Outcome::New };
-            if let Err(problem) = self.install(by, &created, &[], 0).await {
+            if let Err(problem) = self.install_again(by, &resource).await {
                 let status = Status::because(Phase::Fatal, format!("its install failed: {problem}"));
                 self.registry.set_status(by, &resource.point, status).await?;
             }
@@ -183,8 +212,40 @@ impl Provision {
         Ok(())
     }
 
+    async fn install_again(&self, by: &Agent, resource: &Arc<Resource>) -> Result<(), Problem> {
+        let point = &resource.point;
+        if let Some(config) = self.config(resource).await? {
+            // What it has was given explicitly, or was set by the config before the crash.
+            let has: Vec<_> = resource.properties.iter().map(|(key, _)| key.clone()).collect();
+            let set = beneath(config.set, &has);
+            self.check(point, &resource.kind, &set).await?;
+            self.registry.set(by, point, set, None).await?;
+            for command in config.install {
+                let command = match command {
+                    Command::Create { mode: CreateMode::New, target, kind, changes } => {
+                        Command::Create { mode: CreateMode::Ensure, target, kind, changes }
+                    }
+                    other => other,
+                };
+                let installed = self.install_one(by, command, 0, &mut Vec::new()).await;
+                installed.map_err(|problem| installing(problem, point))?;
+            }
+        }
+        self.registry.set_status(by, point, Status::ready()).await?;
+        self.host.swap(point);
+        Ok(())
+    }
+
     /// Checks that artifacts which properties name exist and are what they should be.
     async fn check(&self, here: &Point, kind: &Kind, changes: &[PropertyChange]) -> Result<(), Problem> {
+        if kind.base == Base::File
+            && let Some(change) = changes.iter().find(|change| CONTENT_KEYS.contains(&change.key().as_str()))
+        {
+            let detail =
+                format!("`{}` of `{here}` tells its content, so only a write changes it", change.key());
+            let help = format!("write the content: `starlane cp FILE {here}`");
+            return Err(Problem::new(Code::PropertyValue, detail).at(here).help(help));
+        }
         for change in changes {
             let PropertyChange::Set { key, value, .. } = change else { continue };
             let key = key.as_str();
@@ -224,10 +285,6 @@ fn target_point(target: &Target) -> &Point {
     }
 }
 
-fn sets(change: &PropertyChange, name: &str) -> bool {
-    matches!(change, PropertyChange::Set { key, .. } if key.as_str() == name)
-}
-
 fn set_point(change: &PropertyChange, name: &str) -> Option<Point> {
     match change {
         PropertyChange::Set { key, value, .. } if key.as_str() == name => value.as_point(),
@@ -236,8 +293,8 @@ fn set_point(change: &PropertyChange, name: &str) -> Option<Point> {
 }
 
 /// What a config sets, without what was said explicitly.
-fn beneath(set: Vec<PropertyChange>, explicit: &[PropertyChange]) -> Vec<PropertyChange> {
-    set.into_iter().filter(|change| !explicit.iter().any(|said| said.key() == change.key())).collect()
+fn beneath(set: Vec<PropertyChange>, explicit: &[Key]) -> Vec<PropertyChange> {
+    set.into_iter().filter(|change| !explicit.contains(change.key())).collect()
 }
 
 fn installing(mut problem: Problem, point: &Point) -> Problem {

@@ -1,31 +1,38 @@
 //! Where a message goes: through the bind of its receiver, to its code, or to its content.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use mechtron_host::Host;
-use resource_registry::Registry;
 use resource_registry::files;
+use resource_registry::{BlobStore, Registry};
 use starlane_core::{Action, Pipeline};
 use starlane_core::{
-    Base, Body, Code, Header, Headers, Message, MethodFamily, Outcome, Payload, Point, Refusal, Reply,
+    Base, Blob, Body, Code, Header, Headers, Message, MethodFamily, Outcome, Payload, Point, Refusal, Reply,
     Request, Resource,
 };
 
 use super::artifacts::Artifacts;
 
+/// The longest content that a check of a bind looks into.
+const CHECKED_BYTES_MAX: u64 = 1024 * 1024;
+/// The longest content that is handed to a mechtron, as a request or as an answer.
+pub(super) const GUEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// Finds the way of each message on this node.
 #[derive(Clone)]
 pub(super) struct Router {
     registry: Registry,
+    blobs: BlobStore,
     artifacts: Artifacts,
     host: Host,
 }
 
 impl Router {
-    pub(super) fn new(registry: Registry, artifacts: Artifacts, host: Host) -> Self {
-        Self { registry, artifacts, host }
+    pub(super) fn new(registry: Registry, blobs: BlobStore, artifacts: Artifacts, host: Host) -> Self {
+        Self { registry, blobs, artifacts, host }
     }
 
     /// Brings a request to its receiver and the outcome back, by the time the request has left.
@@ -95,6 +102,12 @@ impl Router {
         };
         let begun = Instant::now();
         loop {
+            if let Some(blob) = pipeline.to_read() {
+                match self.read(&blob, CHECKED_BYTES_MAX, "a check of a bind looks into").await {
+                    Ok(bytes) => pipeline.read(bytes),
+                    Err(refusal) => return Outcome::Rejected(refusal),
+                }
+            }
             let mut header = header.clone();
             header.hops_left = hops_left;
             header.remaining = header.remaining.saturating_sub(begun.elapsed());
@@ -119,12 +132,16 @@ impl Router {
     }
 
     /// Asks the resource's own code, or answers its content.
-    async fn own(&self, header: Header, request: Request, resource: &Arc<Resource>) -> Outcome {
+    async fn own(&self, header: Header, mut request: Request, resource: &Arc<Resource>) -> Outcome {
         if has_code(resource) {
+            request.body = match self.at_hand(request.body).await {
+                Ok(body) => body,
+                Err(refusal) => return Outcome::Rejected(refusal),
+            };
             return self.host.request(Message { header, payload: Payload::Request(request) }).await;
         }
         match resource.kind.base {
-            Base::File | Base::Artifact => self.content(&request, &resource.point),
+            Base::File | Base::Artifact => self.content(&request, &header.to),
             Base::FileSystem if request.method.family == MethodFamily::Http => {
                 let path = request.path.split('?').next().unwrap_or("/");
                 match resource.point.join_path(path) {
@@ -134,6 +151,26 @@ impl Router {
             }
             _ => Outcome::Rejected(no_code(resource)),
         }
+    }
+
+    /// A body as a mechtron can take it.
+    ///
+    /// # Errors
+    /// When it has more than [`GUEST_BYTES_MAX`] bytes, or cannot be read.
+    pub(super) async fn at_hand(&self, body: Body) -> Result<Body, Refusal> {
+        match body {
+            Body::Blob(blob) => self.read(&blob, GUEST_BYTES_MAX, "a mechtron takes").await.map(Body::Bytes),
+            bytes => Ok(bytes),
+        }
+    }
+
+    async fn read(&self, blob: &Blob, bytes_max: u64, who: &str) -> Result<Bytes, Refusal> {
+        if blob.bytes > bytes_max {
+            let detail =
+                format!("the content has {} bytes, more than the {bytes_max} that {who}", blob.bytes);
+            return Err(Refusal::new(Code::TooLarge, detail));
+        }
+        self.blobs.read(blob, bytes_max).await.map_err(|error| refusal(error.into()))
     }
 
     fn content(&self, request: &Request, point: &Point) -> Outcome {
@@ -146,10 +183,14 @@ impl Router {
         }
         match files::open(&self.registry, point) {
             Ok(content) => {
-                let headers: Headers =
-                    [("content-type", content.content_type.as_str()), ("etag", content.etag.as_str())]
-                        .into_iter()
-                        .collect();
+                let mut headers = Headers::default();
+                headers.set("content-type", &content.content_type);
+                headers.set("etag", &format!("\"{}\"", content.etag));
+                let modified = UNIX_EPOCH + Duration::from_millis(content.modified.0);
+                headers.set("last-modified", &httpdate::fmt_http_date(modified));
+                if !point.is_directory() && self.registry.get(point).is_none() {
+                    headers.set(gateway::IS_DIRECTORY, "true");
+                }
                 Outcome::Ok(Reply { status: 200, headers, body: Body::Blob(content.blob) })
             }
             Err(error) => Outcome::Rejected(refusal(error)),
@@ -157,10 +198,12 @@ impl Router {
     }
 
     fn resource(&self, point: &Point) -> Result<Arc<Resource>, Refusal> {
-        // The content of a directory stands for itself, whether it was written with its `/` or not.
-        self.registry
-            .get(point)
-            .ok_or_else(|| Refusal::new(Code::NotFound, format!("nothing is at `{point}`")))
+        let found = self.registry.get(point).or_else(|| {
+            // A directory, written without its `/`.
+            point.path().filter(|_| !point.is_directory())?;
+            self.registry.get(&format!("{point}/").parse().ok()?)
+        });
+        found.ok_or_else(|| Refusal::new(Code::NotFound, format!("nothing is at `{point}`")))
     }
 }
 

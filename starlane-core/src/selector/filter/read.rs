@@ -3,7 +3,7 @@
 use serde_json::Number;
 
 use super::{Comparison, FIELDS, Field, Filter};
-use crate::cursor::{Cursor, shorten, within};
+use crate::cursor::{Cursor, shorten};
 use crate::nearest::did_you_mean;
 use crate::{Code, Key, Phase, Problem, Value, quote};
 
@@ -33,14 +33,12 @@ pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Filter, Problem> {
     Ok(filter)
 }
 
-/// Checks that a text is a filter in brackets and nothing else; `offset` is where it stands in `source`.
-pub(crate) fn check(text: &str, source: &str, offset: usize) -> Result<(), Problem> {
-    let check = || {
-        let mut cursor = Cursor::new(text, Code::Syntax)?;
-        read(&mut cursor)?;
-        if cursor.is_done() { Ok(()) } else { Err(cursor.unexpected("the end of the filter")) }
-    };
-    check().map_err(|problem| within(problem, source, offset))
+/// Reads a text that is a filter in brackets and nothing else; `code` is what its mistakes are called.
+pub(crate) fn parse(text: &str, code: Code) -> Result<Filter, Problem> {
+    let mut cursor = Cursor::new(text, code)?;
+    cursor.trivia();
+    let filter = read(&mut cursor)?;
+    if cursor.is_done() { Ok(filter) } else { Err(cursor.unexpected("the end of the filter")) }
 }
 
 struct Reader {

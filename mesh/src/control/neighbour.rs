@@ -1,0 +1,106 @@
+//! What a node knows of another that it has, had or is about to have a link to; and which of two connections between
+//! the same two nodes becomes the link.
+
+use std::sync::Arc;
+
+use quinn::Connection;
+use starlane_core::frame::{Close, Hello, LANES, Taken};
+
+use super::Proposed;
+use crate::Peer;
+use crate::link::{Link, close};
+
+/// Another node, as far as links are concerned.
+#[derive(Default)]
+pub(super) struct Neighbour {
+    /// The link.
+    pub(super) link: Option<Arc<Link>>,
+    /// A connection that becomes the link when both sides have said hello.
+    pub(super) greeting: Option<Greeting>,
+    /// A connection that takes the place of the link when nothing of that is left.
+    pub(super) next: Option<Box<Proposed>>,
+    /// The link before.
+    pub(super) last: Option<Last>,
+}
+
+/// A connection whose other side has not said hello yet, or is still to open its streams.
+pub(super) struct Greeting {
+    pub(super) connection: Connection,
+    /// Whether this node dialled.
+    pub(super) dialled: bool,
+}
+
+/// What is known of a link that ended.
+pub(super) struct Last {
+    pub(super) taken: Taken,
+    sent: [u64; LANES],
+}
+
+/// What becomes of a connection that the other node dialled.
+pub(super) enum Decision {
+    /// It is closed.
+    Refuse(Close),
+    /// It becomes the link.
+    Take,
+    /// It becomes the link when this one has ended.
+    TakeAfter(Arc<Link>),
+}
+
+impl Greeting {
+    /// Whether it is this connection, by its stable id.
+    pub(super) fn is(&self, connection: usize) -> bool {
+        self.connection.stable_id() == connection
+    }
+}
+
+impl Last {
+    /// How many signals were lost with the link, by what the other side says it took; `None` when it does not know.
+    pub(super) fn lost(&self, hello: &Hello) -> Option<u64> {
+        let theirs = hello.last.filter(|theirs| theirs.link == self.taken.link)?;
+        Some(self.sent.iter().zip(theirs.lanes).map(|(sent, taken)| sent.saturating_sub(taken)).sum())
+    }
+}
+
+impl Neighbour {
+    /// Whether there is a link, or is about to be.
+    pub(super) fn is_busy(&self) -> bool {
+        self.link.is_some() || self.greeting.is_some() || self.next.is_some()
+    }
+
+    /// Whether there is nothing to remember.
+    pub(super) fn is_blank(&self) -> bool {
+        !self.is_busy() && self.last.is_none()
+    }
+
+    pub(super) fn remember(&mut self, link: &Link) {
+        self.last = Some(Last { taken: link.taken(), sent: link.sent() });
+    }
+
+    /// Begins to greet over a connection; whatever was begun before is given up.
+    pub(super) fn begin(&mut self, greeting: Greeting) {
+        if let Some(earlier) = self.greeting.replace(greeting) {
+            close(&earlier.connection, Close::Duplicate);
+        }
+    }
+
+    /// Decides on a connection that the other node dialled. Both nodes come to the same end: when each dialled the other
+    /// at once, the one whose name comes first keeps its own.
+    pub(super) fn accept(&self, me: &Peer, peer: &Peer, hello: &Hello) -> Decision {
+        if let Some(link) = &self.link {
+            let same_life = peer.generation == link.peer.generation;
+            // It lost the link that this node still believes in.
+            let lost_there = hello.last.is_some_and(|last| last.link == link.tag);
+            return if peer.generation < link.peer.generation {
+                Decision::Refuse(Close::Replaced)
+            } else if same_life && link.dialled && !lost_there {
+                Decision::Refuse(Close::Duplicate)
+            } else {
+                Decision::TakeAfter(link.clone())
+            };
+        }
+        match &self.greeting {
+            Some(greeting) if greeting.dialled && me.name < peer.name => Decision::Refuse(Close::Duplicate),
+            _ => Decision::Take,
+        }
+    }
+}

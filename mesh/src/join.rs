@@ -1,0 +1,25 @@
+//! Joining: how a node that holds a token becomes a member, and how a member gets its next certificate.
+//!
+//! Both are one request and one answer on a connection of their own protocol ([`crate::identity::ALPN_JOIN`]). Who joins
+//! shows no certificate, and looks first whether the other end is certified by the authority that the token pins: before
+//! that, nothing is sent. Who renews shows its certificate, which may have ended up to 30 days ago.
+//!
+//! A [`Service`] takes the connections; the [`Desk`] behind it answers: [`Enrolment`] where the authority is, and on any
+//! other node whatever carries a request there, since requests and answers are plain bytes ([`Request::encode`]) that
+//! nobody on the way can change unnoticed.
+
+mod client;
+mod desk;
+mod error;
+mod memory;
+
+mod rates;
+mod service;
+mod wire;
+
+pub use client::{Joined, Wish, join, renew};
+pub use desk::{Admission, Admitted, Applicant, Denied, Desk, Enrolment};
+pub use error::JoinError;
+pub use memory::{MemoryMembers, MemoryTokens};
+pub use service::{Config, Service};
+pub use wire::{Answer, Contact, Join, Malformed, Refusal, Renew, Request};

@@ -1,0 +1,59 @@
+//! What the registry asks of the mesh: calls to the registry's node, each with exactly one outcome.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use starlane_core::{Code, Refusal};
+
+/// The way to one service of the registry's node.
+pub trait Upstream: Send + Sync + 'static {
+    /// Sends a request of at most [`crate::CALL_BYTES_MAX`] bytes, when called and not when polled, and tells its one
+    /// outcome after `timeout` at the latest. Never runs a request twice. Dropping the future may cancel the request.
+    ///
+    /// # Errors
+    /// At once when the node is out of reach.
+    fn call(&self, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, Unanswered>>;
+}
+
+/// How a call ends without an answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Unanswered {
+    /// It surely did not run.
+    #[error("{0}")]
+    Rejected(Refusal),
+    /// It may have run, or may still run.
+    #[error("{0}")]
+    Unknown(Refusal),
+}
+
+impl Unanswered {
+    /// Why.
+    pub fn refusal(&self) -> &Refusal {
+        match self {
+            Unanswered::Rejected(refusal) | Unanswered::Unknown(refusal) => refusal,
+        }
+    }
+}
+
+impl From<Refusal> for Unanswered {
+    /// For a mesh that tells outcomes by their codes: only what surely did not run is taken as rejected.
+    fn from(refusal: Refusal) -> Self {
+        match refusal.code {
+            Code::Unreachable
+            | Code::Busy
+            | Code::Expired
+            | Code::Draining
+            | Code::NotReady
+            | Code::NotFound
+            | Code::NoRoute
+            | Code::Usage
+            | Code::Unsupported
+            | Code::TooLarge
+            | Code::Unauthorized
+            | Code::Forbidden
+            | Code::CycleDetected => Unanswered::Rejected(refusal),
+            _ => Unanswered::Unknown(refusal),
+        }
+    }
+}
