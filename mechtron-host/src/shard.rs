@@ -395,10 +395,10 @@ impl Shard {
                             ));
                         }
                         _ => {
-                    // Who sends on may begin a task for it, which only a runtime's thread can.
-                    let _entered = self.config.runtime.enter();
-                    self.outside.send(mail.message);
-                }
+                            // Who sends on may begin a task for it, which only a runtime's thread can.
+                            let _entered = self.config.runtime.enter();
+                            self.outside.send(mail.message);
+                        }
                     }
                 }
             }
