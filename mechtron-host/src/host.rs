@@ -14,7 +14,7 @@ use crate::logs::{LogStream, Logs};
 use crate::mailbox::{Mail, ReplyTo, Waiter};
 use crate::module::{Module, Modules};
 use crate::outside::Outside;
-use crate::shard::{Event, Info, Queue, Shard, place};
+use crate::shard::{Event, Info, Queue, Released, Shard, place};
 
 /// Runs mechtrons. Clones are handles of the same host; with the last one its threads end.
 #[derive(Clone)]
@@ -67,6 +67,8 @@ pub struct Stats {
     pub live: u64,
     /// Mechtrons that are known, live or asleep.
     pub known: u64,
+    /// Messages that wait for a mechtron or are being handled, as of the shards' last rounds.
+    pub queue: u64,
 }
 
 impl Host {
@@ -135,10 +137,33 @@ impl Host {
         queue.deliver(self.mail(message, ReplyTo::Nobody)).map_err(|_| busy())
     }
 
-    /// Says that config, module or bind of a point changed: at its next turn the mechtron takes a new
+    /// Says that config, module, bind or node of a point changed: at its next turn the mechtron takes a new
     /// [`Activation`](crate::Activation) and keeps state and mailbox. One that does not start is rolled back.
     pub fn swap(&self, point: &Point) {
         self.queue(point).tell(Event::Swap(point.clone()));
+    }
+
+    /// Lets go of a mechtron: it takes no new messages, what it handles comes to its end within a time, its state is saved.
+    /// What is handled by then ends as `Unknown`; a commit that is under way is waited for. From then on the point lives
+    /// elsewhere until [`Host::swap`]: messages that come later go to [`Outside`]. Those that wait until then, or come
+    /// while it leaves, are given back in their order; when nobody waits for them, they go to [`Outside`] too.
+    ///
+    /// # Errors
+    /// `E-BUSY` when the host knows as many mechtrons as it can, or when it was asked to let go once more meanwhile, and
+    /// `E-NOT-FOUND` when the mechtron was removed. It may then run on.
+    pub fn release(
+        &self,
+        point: &Point,
+        within: Duration,
+    ) -> impl Future<Output = Result<Released, Refusal>> + Send + 'static {
+        let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let deadline = self.0.config.clock.now().saturating_add(within);
+        let (sender, receiver) = oneshot::channel();
+        self.queue(point).tell(Event::Leave(point.clone(), deadline, sender));
+        async move {
+            let stopped = |_| Err(Refusal::new(Code::Internal, "the host is gone"));
+            receiver.await.unwrap_or_else(stopped)
+        }
     }
 
     /// Ends a mechtron; all who wait are refused, its state in memory and its log lines are gone.
@@ -170,6 +195,7 @@ impl Host {
             traps: sum(|counters| &counters.traps),
             live: sum(|counters| &counters.live),
             known: sum(|counters| &counters.known),
+            queue: sum(|counters| &counters.queue),
         }
     }
 

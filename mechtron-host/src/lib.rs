@@ -29,5 +29,5 @@ pub use host::{Error, Host, Stats};
 pub use limits::{Config, EngineKind, Limits, LogLimits, ModuleLimits};
 pub use logs::{Line, LogStream};
 pub use module::Module;
-pub use outside::{Activation, Durability, Outside};
-pub use shard::{Info, State};
+pub use outside::{Activation, Durability, Outside, Runs};
+pub use shard::{Info, Released, Returned, State};

@@ -1,5 +1,7 @@
 //! A thread that owns mechtrons and runs their turns.
 
+mod moving;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,8 +14,8 @@ use foldhash::fast::RandomState;
 use mechtron_abi::{StartHead, Writer};
 use parking_lot::{Condvar, Mutex};
 use starlane_core::{
-    Agent, Body, Code, Header, Message, MessageId, Outcome, Payload, Phase, Point, Refusal, Reply, Request,
-    Status,
+    Agent, Body, Code, Epoch, Header, Message, MessageId, Outcome, Payload, Phase, Point, Refusal, Reply,
+    Request, Status,
 };
 use tokio::sync::oneshot;
 
@@ -23,11 +25,14 @@ use crate::imports::Env;
 use crate::instance::{Ended, Instance, clamp};
 use crate::limits::{Config, Limits, effective};
 use crate::logs::Logs;
-use crate::mailbox::{Address, Mail, Mailbox, ReplyTo, Waiter};
+use crate::mailbox::{Address, Gauge, Mail, Mailbox, ReplyTo, Waiter};
 use crate::names::Names;
-use crate::outside::{Activation, Durability, Outside};
+use crate::outside::{Activation, Durability, Outside, Runs};
 use crate::turn::{self, Action, Conversation, Pending, Waits};
 use crate::wasi::Command as Wasi;
+
+use self::moving::Leaving;
+pub use self::moving::{Released, Returned};
 
 /// Turns between two looks into the queue.
 const TURNS: usize = 64;
@@ -49,13 +54,17 @@ pub(crate) enum Event {
     /// Nobody waits for this message any more.
     GiveUp(Point, Waiter),
     /// What runs at a point, as the answer to the question with this number.
-    Activated(Point, u64, Result<Activation, Refusal>),
+    Activated(Point, u64, Result<Runs, Refusal>),
     /// The state that a mechtron begins with.
     Loaded(Point, u64, Result<Option<Bytes>, Refusal>),
     /// A state is durable, or not.
     Saved(Point, u64, Result<(), Refusal>),
-    /// What runs at a point changed.
+    /// What runs at a point changed, or where.
     Swap(Point),
+    /// A mechtron is to leave this host; its handlers may go on until a moment.
+    Leave(Point, Moment, oneshot::Sender<Result<Released, Refusal>>),
+    /// Somebody outside of the shards has the message that a mechtron asked with, and will answer it by a moment.
+    Bridge(Address, oneshot::Receiver<Outcome>, Moment),
     Remove(Point),
     Sleep(Point),
     Info(Point, oneshot::Sender<Option<Info>>),
@@ -83,6 +92,7 @@ pub(crate) struct Counters {
     pub(crate) known: AtomicU64,
     pub(crate) traps: AtomicU64,
     pub(crate) lost: AtomicU64,
+    pub(crate) queue: AtomicU64,
 }
 
 impl Queue {
@@ -182,6 +192,8 @@ pub enum State {
     Sleeping,
     /// It failed too often and is not tried for a while.
     Failed,
+    /// It lives on another node, or on none.
+    Elsewhere,
 }
 
 struct Slot {
@@ -213,6 +225,10 @@ struct Slot {
     handled: u64,
     restarts_all: u64,
     ready_told: bool,
+    /// It is on its way to another node.
+    leaving: Option<Leaving>,
+    /// An epoch under which a state of it was refused.
+    stale: Option<Epoch>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +241,10 @@ enum Step {
     Live,
     /// Until `not_before`.
     Failed,
+    /// It does not live here. One that was let go of is remembered until a swap, any other while it is asked for.
+    Elsewhere {
+        let_go: bool,
+    },
 }
 
 struct Live {
@@ -246,6 +266,31 @@ struct Held {
 enum Then {
     GoOn,
     Sleep,
+}
+
+impl Slot {
+    fn is_durable(&self) -> bool {
+        self.activation.as_ref().is_some_and(|activation| activation.durability != Durability::Memory)
+    }
+
+    /// Runs by another activation from its next start on; goes back to this one when that does not start, if it may.
+    fn change_to(&mut self, activation: Arc<Activation>, goes_back: bool, host_limits: &Arc<Limits>) {
+        let epoch = activation.epoch;
+        self.limits = effective(activation.limits.as_ref(), host_limits);
+        let before = self.activation.replace(activation);
+        // Somebody else may have acted for it in between.
+        if before.as_ref().is_some_and(|before| before.epoch != epoch) {
+            self.state_known = false;
+            if self.is_durable() {
+                self.state = None;
+            }
+        }
+        // Whatever runs does so under the newest epoch.
+        self.previous = before.filter(|_| goes_back).map(|before| match before.epoch == epoch {
+            true => before,
+            false => Arc::new(Activation { epoch, ..(*before).clone() }),
+        });
+    }
 }
 
 pub(crate) struct Shard {
@@ -276,6 +321,7 @@ pub(crate) struct Shard {
     id_base: u64,
     draining: Option<oneshot::Sender<()>>,
     stopped: bool,
+    gauge: Gauge,
 }
 
 /// Which shard a point lives on.
@@ -323,6 +369,7 @@ impl Shard {
             id_base: u64::from_le_bytes(base),
             draining: None,
             stopped: false,
+            gauge: Gauge::default(),
             config,
         }
     }
@@ -370,6 +417,7 @@ impl Shard {
     }
 
     fn flush(&mut self) {
+        self.counters().queue.store(self.gauge.get(), Ordering::Relaxed);
         for (queue, batch) in self.queues.iter().zip(&mut self.outgoing) {
             if !batch.is_empty() {
                 queue.tell_all(batch);
@@ -399,17 +447,7 @@ impl Shard {
                 }
             }
             Event::Elsewhere(address, message, deadline) => {
-                // The mechtron may have given up meanwhile.
-                let waits = self.slot(address.slot).filter(|slot| slot.serial == address.serial).is_some_and(
-                    |slot| {
-                        slot.live
-                            .as_ref()
-                            .is_some_and(|live| live.conversation.requests.contains_key(&address.token))
-                    },
-                );
-                if waits {
-                    self.ask_outside(address, message, deadline);
-                }
+                self.ask_if_it_waits(address, message, deadline);
             }
             Event::Answer(address, outcome) => self.answer(address, outcome),
             Event::GiveUp(point, waiter) => self.give_up(&point, &waiter),
@@ -417,10 +455,12 @@ impl Shard {
             Event::Loaded(point, serial, state) => self.loaded(&point, serial, state),
             Event::Saved(point, serial, saved) => self.saved(&point, serial, saved),
             Event::Swap(point) => {
-                if let Some(at) = self.points.get(&point).copied() {
+                if let Some(at) = self.points.get(&point).copied()
+                    && !self.swaps_after_leaving(at)
+                {
                     // Who does not run waits for the change, and begins with a clean slate.
                     if let Some(slot) = self.slot(at)
-                        && matches!(slot.phase, Step::Asleep | Step::Failed)
+                        && matches!(slot.phase, Step::Asleep | Step::Failed | Step::Elsewhere { .. })
                     {
                         slot.phase = Step::Asking;
                         slot.not_before = 0;
@@ -437,6 +477,8 @@ impl Shard {
                     self.logs.forget(&point);
                 }
             }
+            Event::Leave(point, deadline, done) => self.leave(point, deadline, done),
+            Event::Bridge(address, answer, deadline) => self.bridge(address, answer, deadline),
             Event::Sleep(point) => {
                 if let Some(at) = self.points.get(&point).copied() {
                     self.sleep(at);
@@ -460,12 +502,19 @@ impl Shard {
 
     /// Takes a message for the mechtron's own code.
     fn deliver(&mut self, mail: Mail) {
+        let (known, now) = (self.points.get(&mail.message.header.to).copied(), self.now);
+        if let Some(slot) = known.and_then(|at| self.slot(at))
+            && matches!(slot.phase, Step::Elsewhere { .. })
+        {
+            slot.last_used = now;
+            return self.forward(mail);
+        }
         if self.draining.is_some() {
             let refusal = Refusal::new(Code::Draining, "the node is stopping");
             return self.reply(mail.reply, Outcome::Rejected(refusal));
         }
-        let at = match self.points.get(&mail.message.header.to) {
-            Some(at) => *at,
+        let at = match known {
+            Some(at) => at,
             None => match self.make_slot(mail.message.header.to.clone()) {
                 Ok(at) => at,
                 Err(refusal) => return self.reply(mail.reply, Outcome::Rejected(refusal)),
@@ -488,6 +537,13 @@ impl Shard {
     }
 
     fn make_slot(&mut self, point: Point) -> Result<u32, Refusal> {
+        let at = self.new_slot(point)?;
+        self.ask_activation(at);
+        Ok(at)
+    }
+
+    /// Remembers a point that was not known.
+    fn new_slot(&mut self, point: Point) -> Result<u32, Refusal> {
         if self.points.len() >= self.config.known_max.div_ceil(self.queues.len()) {
             let mut refusal = Refusal::new(Code::Busy, "this node knows as many mechtrons as it can");
             refusal.retry_after = Some(RETRY_AFTER);
@@ -501,7 +557,7 @@ impl Shard {
             previous: None,
             next: None,
             limits: Arc::clone(&self.host_limits),
-            mailbox: Mailbox::default(),
+            mailbox: Mailbox::new(self.gauge.clone()),
             live: None,
             state: None,
             state_known: false,
@@ -517,6 +573,8 @@ impl Shard {
             handled: 0,
             restarts_all: 0,
             ready_told: false,
+            leaving: None,
+            stale: None,
         });
         let at = match self.free.pop() {
             Some(at) => {
@@ -530,7 +588,6 @@ impl Shard {
         };
         self.points.insert(point, at);
         self.counters().known.store(self.points.len() as u64, Ordering::Relaxed);
-        self.ask_activation(at);
         Ok(at)
     }
 
@@ -621,6 +678,9 @@ impl Shard {
         let idle = self.config.idle.as_millis() as u64;
         let Some(slot) = self.slot(at) else { return };
         slot.wake = NEVER;
+        if slot.phase == (Step::Elsewhere { let_go: false }) && slot.last_used + idle <= now {
+            return self.forget(at);
+        }
         let expired = turn::expire(&mut slot.mailbox, now);
         let mut timed_out = Vec::new();
         let mut pending = Vec::new();
@@ -656,6 +716,12 @@ impl Shard {
         let now = self.now;
         let Some(slot) = self.slot(at) else { return };
         let mut moment = slot.mailbox.earliest_deadline().unwrap_or(NEVER);
+        if let Some(leaving) = &slot.leaving {
+            moment = moment.min(leaving.deadline);
+        }
+        if slot.phase == (Step::Elsewhere { let_go: false }) {
+            moment = moment.min(slot.last_used + idle);
+        }
         if let Some(live) = &slot.live {
             moment = moment.min(live.conversation.earliest().unwrap_or(NEVER));
             if live.conversation.may_sleep() {
@@ -670,13 +736,19 @@ impl Shard {
 
     // ---- activation ----
 
-    fn activated(&mut self, point: &Point, number: u64, activation: Result<Activation, Refusal>) {
+    fn activated(&mut self, point: &Point, number: u64, activation: Result<Runs, Refusal>) {
         let Some(at) = self.points.get(point).copied() else { return };
         let host_limits = Arc::clone(&self.host_limits);
         // Answers may overtake each other; only that to the last question counts.
         let Some(slot) = self.slot(at).filter(|slot| slot.asked == number) else { return };
         let activation = match activation {
-            Ok(activation) => Arc::new(activation),
+            Ok(Runs::Elsewhere) => return self.yield_to_another(at),
+            Ok(Runs::Here(activation)) if slot.stale.is_some_and(|stale| activation.epoch <= stale) => {
+                let detail =
+                    format!("another node acts for {point} by now, and this one does not know which");
+                return self.remove(at, &Refusal::new(Code::EpochStale, detail));
+            }
+            Ok(Runs::Here(activation)) => Arc::new(activation),
             Err(refusal) if slot.activation.is_none() || refusal.code == Code::NotFound => {
                 return self.remove(at, &refusal);
             }
@@ -690,15 +762,12 @@ impl Shard {
                 return self.make_ready(at);
             }
         };
-        match slot.activation.clone() {
+        slot.stale = None;
+        match &slot.activation {
             Some(current) if current.runs_like(&activation) => slot.activation = Some(activation),
             Some(_) if slot.live.is_some() => slot.next = Some(activation),
-            current => {
-                slot.limits = effective(activation.limits.as_ref(), &host_limits);
-                // Only what once started is worth going back to.
-                slot.previous = current.filter(|_| slot.ready_told);
-                slot.activation = Some(activation);
-            }
+            // Only what once started is worth going back to.
+            _ => slot.change_to(activation, slot.ready_told, &host_limits),
         }
         if slot.phase == Step::Asking {
             slot.phase = Step::Asleep;
@@ -711,8 +780,11 @@ impl Shard {
         let now = self.now;
         let Some(slot) = self.slot(at) else { return };
         slot.queued = false;
+        if slot.leaving.is_some() {
+            return self.go_on_leaving(at);
+        }
         match slot.phase {
-            Step::Asking | Step::Loading => {}
+            Step::Asking | Step::Loading | Step::Elsewhere { .. } => {}
             Step::Failed => {
                 if now >= slot.not_before {
                     slot.phase = Step::Asleep;
@@ -734,11 +806,10 @@ impl Shard {
     fn wake_up(&mut self, at: u32) {
         let Some(slot) = self.slot(at) else { return };
         let Some(activation) = slot.activation.clone() else { return };
-        let stateless = activation.module.is_command() || activation.durability == Durability::Memory;
-        if !slot.state_known && !stateless {
+        if !slot.state_known && !activation.module.is_command() {
             slot.phase = Step::Loading;
             let (point, serial) = (slot.point.clone(), slot.serial);
-            let loading = self.outside.load_state(point.clone());
+            let loading = self.outside.load_state(point.clone(), activation.epoch, activation.durability);
             let queue = Arc::clone(&self.queues[self.index as usize]);
             self.config.runtime.spawn(async move {
                 let state = loading.await;
@@ -759,7 +830,9 @@ impl Shard {
         slot.phase = Step::Asleep;
         match state {
             Ok(state) => {
-                slot.state = state;
+                // What is in memory alone stays unless it was handed over anew.
+                let kept = slot.state.take().filter(|_| !slot.is_durable());
+                slot.state = state.or(kept);
                 slot.state_known = true;
                 self.make_ready(at);
             }
@@ -786,7 +859,8 @@ impl Shard {
         let line_bytes = self.config.logs.line_bytes;
         let wall_ms = clock.wall_ms();
         let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_deref_mut) else { return };
-        let mut live = Box::new(Live { instance: None, conversation: Conversation::new(), held: None });
+        let conversation = Conversation::new(self.gauge.clone());
+        let mut live = Box::new(Live { instance: None, conversation, held: None });
         slot.last_used = self.now;
         if activation.module.is_command() {
             slot.live = Some(live);
@@ -900,7 +974,7 @@ impl Shard {
         let checks = activation.module.contract().checks(&activation.name);
         let mut refused = Vec::new();
         // A swap waits for a moment without any message.
-        let open = slot.next.is_none() || live.conversation.given_len() > 0;
+        let open = slot.leaving.is_none() && (slot.next.is_none() || live.conversation.given_len() > 0);
         let batch = if slot.singly > 0 { 1 } else { slot.limits.batch };
         if open && live.conversation.takes_messages(reentrant, &slot.limits) && !(any && slot.singly > 0) {
             while live.conversation.in_run() < batch
@@ -960,12 +1034,11 @@ impl Shard {
     /// Makes the state of a run durable, then lets its outbox go.
     fn commit(&mut self, at: u32, output: turn::Output) {
         let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_deref_mut) else { return };
+        let durable = slot.is_durable();
         let Some(live) = slot.live.as_deref_mut() else { return };
         let changed = output.state.filter(|state| slot.state.as_ref() != Some(state));
         let Some(state) = changed else { return self.release(at, output.actions) };
-        let durability =
-            slot.activation.as_ref().map_or(Durability::Memory, |activation| activation.durability);
-        if durability == Durability::Memory {
+        if !durable {
             if let Some(instance) = &mut live.instance {
                 instance.set_state(state.clone());
             }
@@ -979,8 +1052,8 @@ impl Shard {
     fn save(&mut self, at: u32, state: Bytes) {
         let Some(slot) = self.slot(at) else { return };
         let (point, serial) = (slot.point.clone(), slot.serial);
-        let epoch = slot.activation.as_ref().map(|activation| activation.epoch).unwrap_or_default();
-        let saving = self.outside.save_state(point.clone(), epoch, state);
+        let Some(activation) = slot.activation.clone() else { return };
+        let saving = self.outside.save_state(point.clone(), activation.epoch, activation.durability, state);
         let queue = Arc::clone(&self.queues[self.index as usize]);
         self.config.runtime.spawn(async move {
             let saved = saving.await;
@@ -1020,11 +1093,14 @@ impl Shard {
             let refusal = refusal.clone();
             self.reply(reply, if stale { Outcome::Failed(refusal) } else { Outcome::Unknown(refusal) });
         }
-        if stale {
+        if refusal.code == Code::NotFound {
             return self.remove(at, &refusal);
         }
         if let Some(live) = self.slot(at).and_then(|slot| slot.live.as_deref_mut()) {
             live.conversation.settle();
+        }
+        if stale {
+            return self.ask_who_acts(at);
         }
         let Some(slot) = self.slot(at) else { return };
         // It may have been saved after all.
@@ -1050,7 +1126,8 @@ impl Shard {
         let Some(live) = slot.live.as_deref_mut() else { return };
         let settled = live.conversation.settle() as u64;
         slot.handled += settled;
-        let more = live.conversation.has_input(now)
+        let more = slot.leaving.is_some()
+            || live.conversation.has_input(now)
             || slot.next.is_some() && live.conversation.is_quiet()
             || (!slot.mailbox.is_empty() && live.conversation.given_len() == 0)
             || (!slot.mailbox.is_empty() && slot.activation.as_ref().is_some_and(|a| a.is_reentrant()));
@@ -1171,6 +1248,20 @@ impl Shard {
                 _ => self.outside.send(mail.message),
             }
         }
+    }
+
+    /// Asks outside, unless the mechtron gave up meanwhile.
+    fn ask_if_it_waits(&mut self, address: Address, message: Message, deadline: Moment) {
+        if self.waits(address) {
+            self.ask_outside(address, message, deadline);
+        }
+    }
+
+    /// Whether a mechtron still waits for an answer.
+    fn waits(&mut self, address: Address) -> bool {
+        let slot = self.slot(address.slot).filter(|slot| slot.serial == address.serial);
+        slot.and_then(|slot| slot.live.as_deref())
+            .is_some_and(|live| live.conversation.requests.contains_key(&address.token))
     }
 
     /// Asks a point that is not a mechtron of this host for one that is.
@@ -1341,7 +1432,10 @@ impl Shard {
             return self.make_ready(at);
         }
         self.log_line(&point, 1, ended.detail.clone());
-        self.count_restart(at, &ended.detail);
+        // One that leaves is not started again here.
+        if self.slot(at).is_some_and(|slot| slot.leaving.is_none()) {
+            self.count_restart(at, &ended.detail);
+        }
     }
 
     /// Drops the instance and everything that it waits for.
@@ -1350,6 +1444,7 @@ impl Shard {
         let serial = self.serial;
         let Some(slot) = self.slot(at) else { return };
         let old = std::mem::replace(&mut slot.serial, serial);
+        let leaves = slot.leaving.is_some();
         let Some(mut live) = slot.live.take() else { return };
         if let Some(instance) = &mut live.instance {
             let point = slot.point.clone();
@@ -1365,6 +1460,9 @@ impl Shard {
             self.abandon(at, pending, Some(address));
         }
         self.count_live();
+        if leaves {
+            self.make_ready(at);
+        }
     }
 
     /// Puts a mechtron to sleep, unless a handler waits.
@@ -1386,8 +1484,7 @@ impl Shard {
         let Some(state) = state.filter(|state| slot.state.as_ref() != Some(state)) else {
             return self.fall_asleep(at);
         };
-        let durable = slot.activation.as_ref().is_some_and(|a| a.durability != Durability::Memory);
-        if !durable {
+        if !slot.is_durable() {
             slot.state = Some(state);
             return self.fall_asleep(at);
         }
@@ -1403,9 +1500,8 @@ impl Shard {
         let Some(slot) = self.slot(at) else { return };
         slot.phase = Step::Asleep;
         if let Some(next) = slot.next.take() {
-            slot.limits = effective(next.limits.as_ref(), &host_limits);
-            slot.previous = slot.activation.replace(next);
-        } else if slot.activation.as_ref().is_some_and(|a| a.durability != Durability::Memory) {
+            slot.change_to(next, true, &host_limits);
+        } else if slot.is_durable() {
             slot.state = None;
             slot.state_known = false;
         }
@@ -1460,17 +1556,25 @@ impl Shard {
             replies.collect::<Vec<_>>()
         });
         self.drop_live(at);
-        if let Some(slot) = self.slots[at as usize].take() {
-            self.points.remove(&slot.point);
-            self.free.push(at);
+        if let Some(leaving) = self.slot(at).and_then(|slot| slot.leaving.take()) {
+            leaving.end(Err(refusal.clone()));
         }
-        self.counters().known.store(self.points.len() as u64, Ordering::Relaxed);
+        self.forget(at);
         for mail in waiting {
             self.reply(mail.reply, Outcome::Rejected(refusal.clone()));
         }
         for reply in remains.into_iter().flatten() {
             self.reply(reply, Outcome::Failed(refusal.clone()));
         }
+    }
+
+    /// Frees the place of a mechtron that nothing is left of.
+    fn forget(&mut self, at: u32) {
+        if let Some(slot) = self.slots[at as usize].take() {
+            self.points.remove(&slot.point);
+            self.free.push(at);
+        }
+        self.counters().known.store(self.points.len() as u64, Ordering::Relaxed);
     }
 
     fn finish_drain(&mut self) {
@@ -1506,6 +1610,7 @@ impl Shard {
             Step::Asleep => State::Sleeping,
             Step::Live => State::Live,
             Step::Failed => State::Failed,
+            Step::Elsewhere { .. } => State::Elsewhere,
         };
         let live = slot.live.as_deref_mut();
         let given = live.as_ref().map_or(0, |live| live.conversation.given_len());

@@ -9,7 +9,7 @@ use mechtron_host::Host;
 use resource_registry::{Create, Created, Delete, Outcome, Registry, StateStore};
 use starlane_core::{
     Agent, Base, Code, Command, CreateMode, Kind, Phase, Point, Problem, PropertyChange, ResolvedConfig,
-    Resource, Revision, Status, Target,
+    Resource, Revision, Status, Target, placement,
 };
 
 use super::artifacts::Artifacts;
@@ -183,8 +183,10 @@ impl Provision {
         Ok(())
     }
 
-    /// Checks that artifacts which properties name exist and are what they should be.
+    /// Checks that artifacts which properties name exist and are what they should be, and that a mechtron says where it
+    /// may live in a way that can be read.
     async fn check(&self, here: &Point, kind: &Kind, changes: &[PropertyChange]) -> Result<(), Problem> {
+        placement::check(kind, changes)?;
         for change in changes {
             let PropertyChange::Set { key, value, .. } = change else { continue };
             let key = key.as_str();
