@@ -353,12 +353,12 @@ impl State {
 
     /// What this node says first.
     fn hello(&self, to: NodeId, tag: u64) -> Hello {
-        let last = self.neighbours.get(&to).and_then(|neighbour| neighbour.last.as_ref());
+        let neighbour = self.neighbours.get(&to);
         Hello {
             versions: (*VERSIONS.start(), *VERSIONS.end()),
             features: 0,
             link: tag,
-            last: last.map(|last| last.taken),
+            last: neighbour.map(Neighbour::taken).unwrap_or_default(),
         }
     }
 
@@ -395,13 +395,10 @@ impl State {
         let node = self.plane.node.clone();
         let neighbour = self.neighbours.entry(id).or_default();
         neighbour.greeting = None;
-        if let Some(last) = neighbour.last.take() {
-            node.counters.reconnects.one();
-            match last.lost(&hello) {
-                Some(signals) => node.counters.signals_lost.add(signals),
-                None => node.counters.signals_unsure.one(),
-            }
-        }
+        let losses = neighbour.settle(&hello);
+        node.counters.reconnects.add(losses.any.into());
+        node.counters.signals_lost.add(losses.signals);
+        node.counters.signals_unsure.add(losses.unsure);
         self.serial += 1;
         let dialled = address.is_some();
         let begin = Begin { serial: self.serial, tag, peer: peer.clone(), dialled, connection, now };

@@ -91,6 +91,9 @@ pub const CONTROL_BYTES_MAX: usize = 1024 * 1024;
 /// What stands before a body on its own stream: its ticket.
 pub const TICKET_BYTES: usize = 8;
 
+/// How many connections a hello tells of.
+pub const LAST_MAX: usize = 3;
+
 /// The version that is written.
 const VERSION: u8 = *VERSIONS.end();
 const LENGTH_BYTES: usize = 4;
@@ -1124,8 +1127,9 @@ pub struct Hello {
     pub features: u64,
     /// Names the connection; the node that dialled draws it, the other one repeats it.
     pub link: u64,
-    /// What it took from the connection between the two that was before, so that the other one knows what was lost.
-    pub last: Option<Taken>,
+    /// What it took from the last connections between the two, newest first, so that the other one knows what was lost.
+    /// More than one, since a connection may end before both know that it began.
+    pub last: [Option<Taken>; LAST_MAX],
 }
 
 /// How many signals a node took from each lane of a connection.
@@ -1138,6 +1142,16 @@ pub struct Taken {
 }
 
 impl Hello {
+    /// What the other side took from a connection, when it knows.
+    pub fn taken(&self, link: u64) -> Option<&Taken> {
+        self.last.iter().flatten().find(|taken| taken.link == link)
+    }
+
+    /// Whether the other side remembers any connection.
+    pub fn remembers(&self) -> bool {
+        self.last.iter().any(Option::is_some)
+    }
+
     /// The newest version that both sides speak.
     ///
     /// # Errors

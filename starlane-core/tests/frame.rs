@@ -104,7 +104,7 @@ fn controls(bytes: &[u8]) -> Result<Vec<Control>, Error> {
 fn hello() -> Hello {
     let mut lanes = [0; LANES];
     lanes[3] = 300;
-    Hello { versions: (1, 1), features: 6, link: 42, last: Some(Taken { link: 41, lanes }) }
+    Hello { versions: (1, 1), features: 6, link: 42, last: [Some(Taken { link: 41, lanes }), None, None] }
 }
 
 fn written(control: &Control) -> Vec<u8> {

@@ -26,7 +26,7 @@ pub(crate) struct RawLink {
 }
 
 pub(crate) fn hello() -> Hello {
-    Hello { versions: (1, 1), features: 0, link: 1, last: None }
+    Hello { versions: (1, 1), features: 0, link: 1, last: [None; 3] }
 }
 
 impl Raw {
