@@ -970,32 +970,71 @@ impl Inner {
         let _held = self.locks.take(Claim::tree(&base)).await;
         // What there is to delete is decided by what was acknowledged before the call.
         self.fresh().await?;
+        let mut removed = Vec::new();
+        let mut cause = Error::Busy("others keep changing the same resources");
+        for _ in 0..ATTEMPTS_MAX {
+            match self.delete_listed(by, delete, by_hand, &mut removed).await {
+                Ok(true) => {
+                    let mut counters = self.counters.lock();
+                    removed.iter().for_each(|(point, _)| counters.forget(point));
+                    return Ok(removed);
+                }
+                Ok(false) => {}
+                // Others took the rest.
+                Err(Error::NotFound(_)) if !removed.is_empty() => return Ok(removed),
+                Err(error) => {
+                    cause = error;
+                    break;
+                }
+            }
+        }
+        match removed.is_empty() {
+            true => Err(cause),
+            false => Err(Error::DeletedPartly { removed, cause: Box::new(cause) }),
+        }
+    }
+
+    /// Deletes what there is to delete now; `false` when others changed some of it meanwhile, so that it is to be looked
+    /// at anew.
+    async fn delete_listed(
+        &self,
+        by: &Agent,
+        delete: &Delete,
+        by_hand: bool,
+        removed: &mut Vec<(Point, Kind)>,
+    ) -> Result<bool, Error> {
         let list = self.to_delete(delete, by_hand)?;
-        let mut removed = Vec::with_capacity(list.len());
         // What fits goes at once: an operation a resource, one for what its tree rests on, one for a counter.
         let at_once = if list.len() <= BATCH_MAX { BATCH_MAX } else { OPERATIONS_MAX / 3 };
         for part in list.chunks(at_once) {
-            let kinds = self
+            let mut drafts = 0;
+            let committed = self
                 .commit(by, by_hand, |draft| {
-                    part.iter().map(|point| draft.delete(point)).collect::<Result<Vec<_>, Stop>>()
+                    drafts += 1;
+                    if drafts > 1 {
+                        return Err(Error::Busy("others changed what is to be deleted").into());
+                    }
+                    let delete = |(point, listed): &(Point, Revision)| {
+                        draft.expect(point, Some(*listed))?;
+                        Ok((point.clone(), draft.delete(point)?))
+                    };
+                    part.iter().map(delete).collect::<Result<Vec<_>, Stop>>()
                 })
                 .await;
-            match kinds {
-                Ok(kinds) => removed.extend(part.iter().cloned().zip(kinds.value)),
-                Err(cause) if removed.is_empty() => return Err(cause),
-                Err(cause) => return Err(Error::DeletedPartly { removed, cause: Box::new(cause) }),
+            match committed {
+                Ok(committed) => removed.extend(committed.value),
+                Err(Error::HasChildren { .. } | Error::NotFound(_) | Error::RevisionConflict { .. }) => {
+                    return Ok(false);
+                }
+                Err(_) if drafts > 1 => return Ok(false),
+                Err(cause) => return Err(cause),
             }
         }
-        let mut counters = self.counters.lock();
-        for (point, _) in &removed {
-            counters.forget(point);
-        }
-        drop(counters);
-        Ok(removed)
+        Ok(true)
     }
 
-    /// What a `delete` takes away, children before their parents.
-    fn to_delete(&self, delete: &Delete, by_hand: bool) -> Result<Vec<Point>, Error> {
+    /// What a `delete` takes away, children before their parents, and what changed each of it last.
+    fn to_delete(&self, delete: &Delete, by_hand: bool) -> Result<Vec<(Point, Revision)>, Error> {
         let view = self.view.read();
         let draft = Draft::new(&view, &self.compiled, &self.counters, by_hand);
         let mut list: Vec<Point> = match &delete.target {
@@ -1037,7 +1076,11 @@ impl Inner {
         list.iter().try_for_each(|point| draft.check_deletable(point))?;
         // A point stands before all that are below it.
         list.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(list)
+        let modified = |point: Point| {
+            let modified = view.get(&point)?.modified;
+            Some((point, modified))
+        };
+        Ok(list.into_iter().filter_map(modified).collect())
     }
 
     /// A part of a selector's answer at one revision, and where it ends when there is more. Looks at a stretch at a time, so

@@ -383,6 +383,81 @@ async fn patiently_fresh(registry: &Registry) {
     }
 }
 
+/// Trees and selections are deleted while others add to them and change them.
+#[tokio::test]
+async fn what_is_deleted_is_what_was_there_and_nothing_is_left_behind() {
+    let (mut deleted, mut refused) = (0, 0);
+    for seed in 0..8 {
+        let home = home().await;
+        let faults = Faults { yields: 6, ..Faults::default() };
+        let (edge, _) = node(&home, seed, faults).await;
+        home.create(&ann(), make("shop:tree", "Base")).await.unwrap();
+        let done = std::cell::Cell::new(false);
+        let adding = async {
+            let mut made = BTreeSet::new();
+            for n in 0..60 {
+                let create =
+                    Create { changes: vec![set("x", "1")], ..make(&format!("shop:tree:n-{n}"), "App") };
+                match home.create(&ann(), create).await {
+                    Ok(created) => drop(made.insert(created.resource.point.clone())),
+                    Err(Error::ParentMissing { .. }) => {
+                        home.create(&ann(), make("shop:tree", "Base")).await.unwrap();
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+                if n % 3 == 0
+                    && let Some(point) = made.first()
+                {
+                    // From now on it is not what the selection means.
+                    match home.set(&ann(), point, vec![set("x", "2")], None).await {
+                        Ok(kept) => assert_eq!(kept.property("x"), Some(&"2".into())),
+                        Err(error) => assert!(matches!(error, Error::NotFound(_)), "{error}"),
+                    }
+                }
+            }
+            done.set(true);
+            made
+        };
+        let deleting = async {
+            let mut removed = Vec::new();
+            for n in 0.. {
+                if done.get() {
+                    break;
+                }
+                let delete = match n % 16 {
+                    15 => Delete::point(point("shop:tree"), true),
+                    _ => Delete::selector(selector("shop:tree:*<App>[x = 1]"), false),
+                };
+                match edge.delete(&ann(), delete).await {
+                    Ok(more) => removed.extend(more.into_iter().map(|(point, _)| point)),
+                    Err(Error::NotFound(_) | Error::Busy(_)) => refused += 1,
+                    Err(Error::DeletedPartly { removed: more, .. }) => {
+                        removed.extend(more.into_iter().map(|(point, _)| point));
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            removed
+        };
+        let (made, removed) = futures::future::join(adding, deleting).await;
+        edge.fresh().await.unwrap();
+        home.fresh().await.unwrap();
+        let left: BTreeSet<_> = shown(&home).iter().map(|resource| resource.point.clone()).collect();
+        assert_eq!(shown(&edge), shown(&home));
+        // Each was deleted once or is there still, and what is there has its parent.
+        let gone: Vec<_> = removed.iter().filter(|point| point.as_str() != "shop:tree").collect();
+        let different: BTreeSet<_> = gone.iter().copied().collect();
+        assert_eq!(gone.len(), different.len(), "seed {seed}");
+        for point in &made {
+            assert!(different.contains(point) != left.contains(point), "seed {seed}: {point}");
+        }
+        assert!(left.iter().all(|point| point.parent().is_none_or(|parent| left.contains(&parent))));
+        deleted += gone.len();
+    }
+    println!("{deleted} deleted, {refused} refused");
+    assert!(deleted > 150);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
