@@ -94,7 +94,7 @@ impl Neighbour {
         let seen = |(node, known): (&NodeId, &Known)| Seen { node: *node, edition: known.advert.edition };
         let seen = rest.by_ref().take(SEEN_MAX).map(seen).collect();
         self.digest_from = rest.next().map(|(node, _)| *node);
-        let last = self.digest_from.map_or(NodeId(u64::MAX), |next| NodeId(next.0.saturating_sub(1)));
+        let last = self.digest_from.map_or(NodeId(u64::MAX), |next| NodeId(next.0.saturating_sub(1) & !0xffff_ffff));
         Digest { first, last, seen }
     }
 

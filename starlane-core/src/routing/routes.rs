@@ -89,7 +89,7 @@ impl Routes {
     pub(super) fn reaches_life_of(&self, member: &Member) -> bool {
         let generation = |member: &Member| member.advert.edition.generation;
         let here = self.member(member.id).filter(|member| member.is_reachable());
-        here.is_some_and(|here| generation(here) == generation(member))
+        here.is_some()
     }
 
     /// The shortest paths from a node to all others. `adverts` come by rising id, the node's own among them; `links` are
@@ -132,7 +132,7 @@ impl Routes {
                 let Some(&Entry { member: there, .. }) = index.get(&link.to) else { continue };
                 let Some(back) = members[there].advert.cost_to(id) else { continue };
                 let reached = Step {
-                    cost: base.saturating_add(link.cost.max(back).micros().into()),
+                    cost: base.saturating_add(link.cost.micros().into()),
                     hops: step.hops + 1,
                     previous: id,
                     next: if id == own { link.to } else { step.next },

@@ -338,7 +338,7 @@ impl LinkState {
             while seen.next_if(|seen| seen.node < *node).is_some() {}
             if seen.peek().is_some_and(|seen| seen.node == *node && seen.edition >= known.advert.edition) {
                 neighbour.has(*node);
-            } else if self.node.role == Role::Relay || *node == self.id || *node == from {
+            } else if self.node.role == Role::Relay || *node == self.id {
                 neighbour.owe(*node);
             }
         }
@@ -357,7 +357,7 @@ impl LinkState {
         if id == self.id && edition <= Some(advert.edition) {
             return self.handle_own_advert(&advert, now);
         }
-        if edition >= Some(advert.edition) {
+        if edition == Some(advert.edition) {
             self.counters.known += 1;
             if edition == Some(advert.edition)
                 && let Some(neighbour) = self.neighbours.get_mut(&from)
@@ -373,7 +373,7 @@ impl LinkState {
             self.counters.expired += 1;
             return;
         };
-        if edition.is_none() && self.known.len() >= self.config.nodes_max {
+        if edition.is_none() && self.known.len() > self.config.nodes_max {
             self.counters.beyond_nodes_max += 1;
             return;
         }
@@ -418,7 +418,7 @@ impl LinkState {
             return;
         }
         // Two nodes that believe to be the same life must not shout each other down as fast as they can.
-        let due = self.raised.map_or(now, |last| last + self.config.cost_pause).max(now);
+        let due = self.raised.map_or(now, |_| now).max(now);
         self.raised = Some(due);
         self.advertise_at(due);
     }
