@@ -2,8 +2,8 @@
 //!
 //! A mechtron is a struct whose fields are its state and an `impl` whose methods are its handlers; this crate turns
 //! them into a Wasm module that speaks the guest ABI, and, natively, into something that [`TestKit`] runs in a
-//! plain `cargo test`. It needs no import from its host, starts no thread and reads no clock of its own: what a
-//! handler learns of the world comes through [`Cx`].
+//! plain `cargo test`. It needs no import from its host but the log, for what a panic says, starts no thread and reads
+//! no clock of its own: what a handler learns of the world comes through [`Cx`].
 //!
 //! ```
 //! use mechtron_sdk::prelude::*;

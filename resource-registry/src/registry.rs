@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use starlane_core::{
-    Agent, Assignment, Base, CreateMode, DeleteTarget, Kind, Point, Problem, PropertyChange, Resource,
+    Agent, Assignment, Base, Code, CreateMode, DeleteTarget, Kind, Point, Problem, PropertyChange, Resource,
     ResumeToken, Revision, Selector, Status, Target, Timestamp,
 };
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -574,7 +574,21 @@ impl Registry {
         let after = after.map(|cursor| read_cursor(cursor, selector)).transpose()?;
         let (resources, revision, more) = self.inner.list(selector, after.as_ref(), limit);
         let next = more.map(|last| cursor_after(selector, &last));
+        if resources.is_empty() && after.is_none() {
+            self.check_measured(selector)?;
+        }
         Ok(Selection { resources, revision, next })
+    }
+
+    /// Nothing is the wrong answer to a question for what nobody measures.
+    fn check_measured(&self, selector: &Selector) -> Result<(), Error> {
+        let Some(field) = selector.fields().find(|field| SAMPLED.contains(field)) else { return Ok(()) };
+        let set: Selector = format!("ROOT+**[exists({field})]").parse()?;
+        if !self.inner.list(&set, None, 1).0.is_empty() {
+            return Ok(());
+        }
+        let detail = format!("`{field}` is not measured yet, and no resource has a property of that name");
+        Err(Problem::new(Code::Unsupported, detail).help("leave it out of the filter").into())
     }
 
     /// How many resources match.

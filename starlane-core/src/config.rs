@@ -120,6 +120,14 @@ impl Config {
         &self.kind
     }
 
+    /// Gives a problem that carrying out a statement of `Install` met its place in the config. `number` counts them from 0.
+    pub fn locate_installed(&self, number: usize, problem: Problem) -> Problem {
+        match self.install.get(number) {
+            Some(statement) => statement.locate(problem),
+            None => problem,
+        }
+    }
+
     fn locate(&self, problem: Problem) -> Problem {
         within(problem, &self.origin.text, 0).in_file(&*self.origin.name)
     }

@@ -123,6 +123,8 @@ fn mistakes_say_what_to_do_next_and_change_nothing() {
         ),
         ("set shop:cart{ +mechtron.name=nope }", 2, "E-PROPERTY-VALUE", "+mechtron.name=cart"),
         ("set shop:cart{ +durability=sometimes }", 2, "E-PROPERTY-VALUE", "memory"),
+        ("select shop:**<Mechtron>[queue >= 0]", 2, "E-UNSUPPORTED", "leave it out"),
+        ("request shop:cart^Ext<AddItem> \"[]\"", 2, "E-MESSAGE-INVALID", "starlane describe"),
         ("select shop:**[total >", 2, "E-SYNTAX", "┬"),
         ("select shop:(^1.x.y)", 2, "E-SYNTAX", "┬"),
         ("make shop:x<Base>", 2, "E-SYNTAX", "┬"),
@@ -178,6 +180,7 @@ fn an_install_that_fails_leaves_nothing_behind() {
     node.exec("create shop:taken<Base>").ok();
     let error = node.exec("create shop:app<App>{ +config=shop:repo:it:1.0.0:/config/bad.app }").fails(5);
     assert!(error.contains("installing `shop:app`") && error.contains("shop:taken"), "{error}");
+    assert!(error.contains("bad.app") && error.contains("create ..:taken<Base>"), "its place: {error}");
     let below = node.exec("select shop:*").ok();
     assert!(!below.contains("shop:app") && !below.contains("shop:sibling"), "{below}");
     assert!(below.contains("shop:taken<Base>"), "{below}");

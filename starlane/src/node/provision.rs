@@ -148,9 +148,14 @@ impl Provision {
                 self.registry.set(by, point, set, None).await?;
             }
             let install = if created.outcome == Outcome::New { config.install } else { Vec::new() };
-            for command in install {
-                let installed = self.install_one(by, command, depth, made).await;
-                installed.map_err(|problem| installing(problem, point))?;
+            for (number, command) in install.into_iter().enumerate() {
+                if let Err(problem) = self.install_one(by, command, depth, made).await {
+                    let problem = installing(problem, point);
+                    let Some(artifact) = created.resource.point_property("config") else {
+                        return Err(problem);
+                    };
+                    return Err(self.artifacts.config(&artifact).await?.locate_installed(number, problem));
+                }
             }
         }
         let resource = self.registry.set_status(by, point, Status::ready()).await?;
