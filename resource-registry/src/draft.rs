@@ -62,6 +62,8 @@ pub(crate) struct Draft<'a> {
     /// Whether a user asks, who may not make everything.
     by_hand: bool,
     changed: BTreeMap<Point, Option<Body>>,
+    /// What this draft wrote before it took it away again.
+    gone: BTreeMap<Point, Body>,
     /// What was found there and left as it is.
     found: BTreeMap<Point, Arc<Resource>>,
     counters: &'a Mutex<Counters>,
@@ -103,6 +105,7 @@ impl<'a> Draft<'a> {
             compiled,
             by_hand,
             changed: BTreeMap::new(),
+            gone: BTreeMap::new(),
             found: BTreeMap::new(),
             counters,
             counting: None,
@@ -247,7 +250,9 @@ impl<'a> Draft<'a> {
             let more = children.next().is_some();
             return Err(Error::HasChildren { point: point.clone(), child, more }.into());
         }
-        self.changed.insert(point.clone(), None);
+        if let Some(Some(written)) = self.changed.insert(point.clone(), None) {
+            self.gone.insert(point.clone(), written);
+        }
         Ok(kind)
     }
 
@@ -344,11 +349,12 @@ impl<'a> Draft<'a> {
             let number = number.to_le_bytes().to_vec();
             operations.push(Operation::put(sequence_key(parent), Expect::Grows, number));
         }
+        let mut gone = self.gone;
         let mut results: BTreeMap<Point, Became> =
             self.found.into_iter().map(|(point, found)| (point, Became::Left(found))).collect();
         for (point, body) in self.changed {
             let before = self.view.get(&point);
-            let Some(body) = body else { continue };
+            let Some(body) = body.or_else(|| gone.remove(&point)) else { continue };
             let became = match before {
                 Some(before) if Body::of(before) == body => Became::Left(before.clone()),
                 before => Became::Written {

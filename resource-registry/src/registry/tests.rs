@@ -179,6 +179,19 @@ async fn a_large_tree_goes_from_below() {
 }
 
 #[tokio::test]
+async fn a_batch_tells_what_it_made_even_when_it_took_it_away_again() {
+    let registry = registry().await;
+    registry.create(&ann(), make("shop:old", "Base")).await.unwrap();
+    let delete = |text: &str| Op::Delete { point: point(text), expect: None };
+    let change = Op::Set { point: point("shop:old"), changes: vec![set("a", "b")], expect: None };
+    let ops = vec![Op::Create(make("shop:new", "Base")), delete("shop:new"), change, delete("shop:old")];
+    let done = registry.batch(&ann(), ops).await.unwrap();
+    assert!(matches!(&done[0], Done::Created(made) if made.resource.point == point("shop:new")), "{done:?}");
+    assert!(matches!(&done[2], Done::Changed(old) if old.property("a").is_some()), "{done:?}");
+    assert_eq!((registry.get(&point("shop:new")), registry.get(&point("shop:old"))), (None, None));
+}
+
+#[tokio::test]
 async fn a_batch_is_one_commit_or_none() {
     let registry = registry().await;
     let by = ann();
