@@ -54,6 +54,8 @@ impl Map {
 pub struct LinkStateRouting {
     state: LinkState,
     routes: watch::Sender<Arc<Routes>>,
+    /// A table that links were given last; told when they go by it.
+    untold: Option<Arc<Routes>>,
     about: watch::Receiver<About>,
     replaced: watch::Sender<bool>,
 }
@@ -79,7 +81,7 @@ impl LinkStateRouting {
         let (about, told) = watch::channel(about);
         let (replaced, is_replaced) = watch::channel(false);
         let map = Map { routes: seen, about: Arc::new(about), replaced: is_replaced };
-        Ok((Self { state, routes, about: told, replaced }, map))
+        Ok((Self { state, routes, untold: None, about: told, replaced }, map))
     }
 
     /// Takes over what the node says of itself by now.
@@ -136,13 +138,17 @@ impl Routing for LinkStateRouting {
     }
 
     fn poll_action(&mut self) -> Option<Action> {
+        // The action before this one is done.
+        if let Some(routes) = self.untold.take() {
+            self.routes.send_replace(routes);
+        }
         loop {
             match self.state.poll_action()? {
                 Rule::Send { to, packet } => {
                     return Some(Action::Send { to, packet: pack(VERSION, &packet).into() });
                 }
                 Rule::Routes(routes) => {
-                    self.routes.send_replace(routes.clone());
+                    self.untold = Some(routes.clone());
                     return Some(Action::Routes(routes));
                 }
                 Rule::Replaced => {

@@ -153,8 +153,9 @@ async fn nodes_join_find_each_other_and_throw_one_out() {
     }
 
     let there = desktop.identity.me().name.id();
-    let Outcome::Ok(reply) = edge.links.request(there, message(1, "/over/two/hops")).await else {
-        panic!("no answer")
+    let reply = match edge.links.request(there, message(1, "/over/two/hops")).await {
+        Outcome::Ok(reply) => reply,
+        other => panic!("no answer: {other:?}"),
     };
     assert_eq!(reply.body, Body::Bytes("desktop-1 heard /over/two/hops".into()));
     let asked = edge.links.call(there, NAME_SERVICE, Bytes::new(), PATIENCE).await.unwrap();
