@@ -11,6 +11,7 @@
 //! | `commands.rs` | what statements do |
 //! | `mesh.rs` | the node as its doors see it |
 //! | `outside.rs` | the node as its mechtrons see it |
+//! | `signals.rs` | the signals of mechtrons, in order |
 //! | `genesis.rs` | the space `mesh` of the first start |
 
 mod artifacts;
@@ -22,6 +23,7 @@ mod metrics;
 mod outside;
 mod provision;
 mod router;
+mod signals;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::artifacts::Artifacts;
 use super::provision::Provision;
 use super::router::Router;
+use super::signals::Signals;
 
 /// How many resources a mechtron's query answers.
 const SELECTED_MAX: usize = 1_000;
@@ -43,6 +44,7 @@ struct Parts {
     artifacts: Artifacts,
     provision: Provision,
     router: Router,
+    signals: Signals,
 }
 
 impl Surroundings {
@@ -54,8 +56,9 @@ impl Surroundings {
 
     /// Fills in what needs the host.
     pub(super) fn complete(&self, artifacts: Artifacts, provision: Provision, router: Router) {
+        let signals = Signals::start(&router);
         // Only the first completion counts, and there is only one.
-        _ = self.parts.set(Parts { artifacts, provision, router });
+        _ = self.parts.set(Parts { artifacts, provision, router, signals });
     }
 
     fn tell(&self, point: &Point, told: Told) {
@@ -153,17 +156,10 @@ impl Outside for NodeOutside {
     }
 
     fn send(&self, message: Message) {
-        let node = self.0.clone();
-        tokio::spawn(async move {
-            let (from, to) = (message.header.from.clone(), message.header.to.clone());
-            let sent = match node.parts() {
-                Ok(parts) => parts.router.send(message).await,
-                Err(refusal) => Err(refusal),
-            };
-            if let Err(refusal) = sent {
-                tracing::warn!(%from, %to, code = %refusal.code, "a message was not delivered: {refusal}");
-            }
-        });
+        match self.0.parts() {
+            Ok(parts) => parts.signals.send(message),
+            Err(refusal) => tracing::warn!(to = %message.header.to, "a signal was not delivered: {refusal}"),
+        }
     }
 
     fn select(&self, _by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>> {

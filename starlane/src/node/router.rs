@@ -52,10 +52,7 @@ impl Router {
     /// # Errors
     /// When it surely does not arrive. That it arrives is not known where a bind or a file is asked.
     pub(super) async fn send(&self, message: Message) -> Result<(), Refusal> {
-        let resource = self.resource(&message.header.to)?;
-        let bound =
-            self.artifacts.bind_of(&resource).await?.is_some_and(|bind| bind.has_rules_for(family(&message)));
-        if !bound && has_code(&resource) {
+        if self.has_own_code(&message).await? {
             return self.host.send(message);
         }
         let Message { header, payload: Payload::Signal(signal) } = message else {
@@ -66,6 +63,16 @@ impl Router {
             Outcome::Ok(_) => Ok(()),
             Outcome::Rejected(refusal) | Outcome::Failed(refusal) | Outcome::Unknown(refusal) => Err(refusal),
         }
+    }
+
+    /// Whether a message goes straight to its receiver's own code, past any bind.
+    ///
+    /// # Errors
+    /// When nothing is there, or its bind cannot be read.
+    pub(super) async fn has_own_code(&self, message: &Message) -> Result<bool, Refusal> {
+        let resource = self.resource(&message.header.to)?;
+        let bind = self.artifacts.bind_of(&resource).await?;
+        Ok(has_code(&resource) && !bind.is_some_and(|bind| bind.has_rules_for(family(message))))
     }
 
     async fn route(&self, message: Message) -> Outcome {
