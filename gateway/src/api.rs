@@ -2,6 +2,7 @@
 
 mod extract;
 mod files;
+mod lent;
 mod mesh;
 mod messages;
 mod openapi;

@@ -1,5 +1,4 @@
 //! Signals between mechtrons, wherever their shards are.
-#![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
 
 use std::time::{Duration, Instant};
 

@@ -15,6 +15,7 @@ use starlane_core::{Body, Code, Problem};
 
 use super::Shared;
 use super::extract::{At, Streamed, text};
+use super::lent::lend;
 use crate::content::{self, Asked};
 use crate::mesh::{Content, Expect, Mesh};
 use crate::problem::Failure;
@@ -33,7 +34,8 @@ pub(crate) async fn publish<M: Mesh>(
     At(point): At,
     Streamed(body): Streamed,
 ) -> Result<Response, Failure> {
-    let published = shared.mesh.publish(shared.agent(), point, body).await?;
+    let (body, rest) = lend(body);
+    let published = rest.after(shared.mesh.publish(shared.agent(), point, body).await).await?;
     let location = format!("/v1/resources/{}", encode_point(&published.bundle.point));
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(published)).into_response())
 }
@@ -103,7 +105,9 @@ pub(crate) async fn write<M: Mesh>(
     Streamed(body): Streamed,
 ) -> Result<Response, Failure> {
     let expect = expect(&headers)?;
-    let content = shared.mesh.write_file(shared.agent(), point.clone(), body, expect).await?;
+    let (body, rest) = lend(body);
+    let written = shared.mesh.write_file(shared.agent(), point.clone(), body, expect).await;
+    let content = rest.after(written).await?;
     let tag = HeaderValue::try_from(quoted(&content.etag)).unwrap_or(HeaderValue::from_static("\"\""));
     let Content { blob, content_type, etag, .. } = content;
     let written = Written { point, content_type, bytes: blob.bytes, etag };
