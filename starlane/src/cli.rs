@@ -13,6 +13,7 @@ use crate::context::{self, Contexts};
 use crate::data::DataFolder;
 use crate::output::{Color, Format, Output, Stop, human};
 
+mod bench;
 mod completion;
 mod context_command;
 mod contract;
@@ -135,6 +136,8 @@ enum Command {
     Send(send::SendArgs),
     /// Print what a mechtron logs
     Logs(logs::LogsArgs),
+    /// Ask a point many times and print how long it takes
+    Bench(bench::BenchArgs),
 
     // Statements
     /// Run statements
@@ -236,6 +239,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Stop> {
         Command::Request(args) => request::run(session, args).await,
         Command::Send(args) => send::run(session, args).await,
         Command::Logs(args) => logs::run(session, args).await,
+        Command::Bench(args) => bench::run(session, args).await,
         Command::Exec(args) => exec::run(session, args).await,
         Command::Script(args) => script::run(session, args).await,
         Command::Grant(args) => permission::run(session, "grant", args).await,
