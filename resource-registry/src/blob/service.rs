@@ -143,7 +143,12 @@ impl Shared {
         let upload = self.upload(blob)?;
         let answer = match &*upload.partial.lock().await {
             Some(partial) => Answer::Have(partial.have()),
-            None => Answer::Failed("what was there could not be taken up"),
+            None => match self.is_there(&blob).await {
+                // Another piece was the last meanwhile.
+                Ok(true) => Answer::Whole,
+                Ok(false) => Answer::Failed("what was there could not be taken up"),
+                Err(error) => return Some(told(&error)),
+            },
         };
         Some(wire::encode(&answer))
     }
@@ -198,12 +203,14 @@ impl Shared {
         }
         // It is whole, or will be opened anew.
         let partial = slot.take();
-        self.uploads.lock().remove(&blob.digest);
-        appended?;
-        let whole = match partial {
-            Some(partial) => partial.finish(&self.blobs).await?,
-            None => false,
+        let finished = match (appended, partial) {
+            (Ok(()), Some(partial)) => partial.finish(&self.blobs).await,
+            (Ok(()), None) => Ok(false),
+            (Err(error), _) => Err(error),
         };
+        // Not before: who came in between would open the same file, which has its last name by now.
+        self.uploads.lock().remove(&blob.digest);
+        let whole = finished?;
         upload.have.send_replace(blob.bytes);
         Ok(wire::encode(&if whole { Answer::Whole } else { Answer::Mismatch }))
     }
