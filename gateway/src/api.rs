@@ -2,18 +2,21 @@
 
 mod extract;
 mod files;
+mod homes;
 mod lent;
 mod mesh;
 mod messages;
+mod nodes;
 mod openapi;
 mod resources;
+mod scatter;
 mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -62,7 +65,7 @@ impl<M> Shared<M> {
     /// A place among the streams that may be open.
     fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
-            let mut problem = Problem::new(Code::Busy, "too many watches and logs are being followed");
+            let mut problem = Problem::new(Code::Busy, "too many watches, logs and scatters are open");
             problem.retry_after = Some(5);
             problem.help("close some, or watch more with one selector")
         })
@@ -154,7 +157,14 @@ fn router<M: Mesh>(shared: Arc<Shared<M>>) -> Router {
         .route("/openapi.json", get(openapi::openapi))
         .route("/v1/info", get(mesh::info::<M>))
         .route("/v1/errors", get(mesh::errors))
-        .route("/v1/nodes", get(mesh::nodes::<M>))
+        .route("/v1/nodes", get(nodes::list::<M>))
+        .route("/v1/nodes/{name}", get(nodes::get::<M>).patch(nodes::patch::<M>).delete(nodes::revoke::<M>))
+        .route("/v1/graph", get(nodes::graph::<M>))
+        .route("/v1/tokens", get(nodes::tokens::<M>).post(nodes::new_token::<M>))
+        .route("/v1/tokens/{id}", delete(nodes::delete_token::<M>))
+        .route("/v1/trace/{point}", get(homes::trace::<M>))
+        .route("/v1/why/{point}", get(homes::why::<M>))
+        .route("/v1/move/{point}", post(homes::move_to::<M>))
         .route("/v1/exec", post(mesh::exec::<M>))
         .route("/v1/resources", get(resources::select::<M>).post(resources::create::<M>))
         .route(
@@ -166,6 +176,7 @@ fn router<M: Mesh>(shared: Arc<Shared<M>>) -> Router {
         .route("/v1/logs/{point}", get(watch::logs::<M>))
         .route("/v1/request/{point}", post(messages::request::<M>))
         .route("/v1/send/{point}", post(messages::send::<M>))
+        .route("/v1/scatter", post(scatter::scatter::<M>))
         .route("/v1/bundles/{point}", put(files::publish::<M>))
         .route("/v1/files/{point}", get(files::read::<M>).put(files::write::<M>))
         .fallback(no_path)

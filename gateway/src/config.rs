@@ -96,7 +96,7 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// The longest `timeout` that the API accepts.
     pub request_timeout_max: Duration,
-    /// Watches and followed logs open at once; the next is answered 503.
+    /// Watches, followed logs and scatters open at once; the next is answered 503.
     pub streams_max: usize,
     /// How often a silent stream says that it lives.
     pub heartbeat: Duration,
@@ -104,6 +104,8 @@ pub struct Limits {
     pub page_default: usize,
     /// See `page_default`.
     pub page_max: usize,
+    /// How many resources one question may be asked at once; none is asked when there are more.
+    pub scatter_points_max: usize,
     /// How long requests may go on after the doors were asked to close.
     pub drain_timeout: Duration,
 }
@@ -128,6 +130,7 @@ impl Default for Limits {
             heartbeat: Duration::from_secs(15),
             page_default: 100,
             page_max: 1_000,
+            scatter_points_max: 10_000,
             drain_timeout: Duration::from_secs(10),
         }
     }

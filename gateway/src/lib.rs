@@ -20,7 +20,10 @@ mod web;
 
 pub use config::{Config, Limits, Protection};
 pub use doors::{Addresses, BindError, Doors};
-pub use mesh::{Content, Expect, IS_DIRECTORY, Mesh, Selection, SpaceState, Upload};
+pub use mesh::{
+    Content, Expect, Freshness, Gathered, Gathering, IS_DIRECTORY, Mesh, Scatter, Selection, SpaceState,
+    TokenTerms, Upload,
+};
 pub use segment::encode_point;
 
 /// The OpenAPI 3.1 document of the `/v1` API, as JSON.

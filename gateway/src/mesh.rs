@@ -1,17 +1,20 @@
 //! What the doors need from a node, and no more.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use starlane_core::{
-    Agent, Blob, Event, Message, MessageId, Outcome, Point, Problem, PropertyChange, Resource, ResumeToken,
-    Revision, Timestamp,
+    Agent, Blob, Event, Key, Message, MessageId, NodeName, Outcome, Point, Problem, PropertyChange, Request,
+    Resource, ResumeToken, Revision, Role, Timestamp, Trace,
 };
 
 use crate::shapes::{
-    Create, Created, Deleted, Description, ExecProblem, Info, LogLine, NodeInfo, Output, Page, Published,
+    Create, Created, Deleted, Description, ExecProblem, Graph, Info, LogLine, Moved, NodeInfo, NodePatch,
+    Output, Page, Published, Route, Token, TokenInfo, Why,
 };
 
 /// What the doors need from a node, and no more.
@@ -41,8 +44,25 @@ pub trait Mesh: Send + Sync + 'static {
     /// Creates a resource.
     fn create(&self, agent: Agent, create: Create) -> impl Future<Output = Result<Created, Problem>> + Send;
 
+    /// Asks every resource that a selector means, each with a message of its own, at the same time. Each of them is in
+    /// the answers once, by `scatter.timeout`, and in the order in which they come; those that did not answer by then
+    /// are `Unknown`, or `Rejected` when they surely did not run. Dropping the answers gives up those still to come.
+    ///
+    /// # Errors
+    /// `Syntax` for the selector, `TooLarge` when it means more than `scatter.points_max`; nothing was sent then.
+    fn scatter(
+        &self,
+        agent: Agent,
+        scatter: Scatter,
+    ) -> impl Future<Output = Result<Gathering, Problem>> + Send;
+
     /// The resource at a point.
-    fn get(&self, agent: Agent, point: Point) -> impl Future<Output = Result<Resource, Problem>> + Send;
+    fn get(
+        &self,
+        agent: Agent,
+        point: Point,
+        freshness: Freshness,
+    ) -> impl Future<Output = Result<Resource, Problem>> + Send;
 
     /// Changes properties, all or none; with `expect` only when the resource was last changed at that revision.
     fn patch(
@@ -67,6 +87,7 @@ pub trait Mesh: Send + Sync + 'static {
         &self,
         agent: Agent,
         selection: Selection,
+        freshness: Freshness,
     ) -> impl Future<Output = Result<Page, Problem>> + Send;
 
     /// What is known of the resource at a point.
@@ -74,10 +95,12 @@ pub trait Mesh: Send + Sync + 'static {
         &self,
         agent: Agent,
         point: Point,
+        freshness: Freshness,
     ) -> impl Future<Output = Result<Description, Problem>> + Send;
 
     /// The answer of a selector and then its changes, or only the changes after `since`. After a `Gone` the stream
-    /// ends. Each event comes with the token that resumes after it. Dropping the stream ends the watch.
+    /// ends. Each event comes with the token that resumes after it. Dropping the stream ends the watch. `freshness` is
+    /// that of the list at the beginning.
     ///
     /// # Errors
     /// `Syntax` for the selector, `WatchMismatch` for a token of another one.
@@ -86,6 +109,7 @@ pub trait Mesh: Send + Sync + 'static {
         agent: Agent,
         selector: String,
         since: Option<ResumeToken>,
+        freshness: Freshness,
     ) -> impl Future<Output = Result<BoxStream<'static, (Event, ResumeToken)>, Problem>> + Send;
 
     /// The last `tail` lines that a mechtron logged and, with `follow`, those to come.
@@ -127,8 +151,74 @@ pub trait Mesh: Send + Sync + 'static {
     /// Whether a space is there and has a bind.
     fn space(&self, space: Point) -> impl Future<Output = SpaceState> + Send;
 
-    /// The nodes of the mesh.
+    /// The nodes of the mesh as this one sees them, those that cannot be reached too.
     fn nodes(&self, agent: Agent) -> impl Future<Output = Result<Vec<NodeInfo>, Problem>> + Send;
+
+    /// Changes the labels of a node, or begins or ends to drain it: no mechtron is placed on a node that drains, and those
+    /// that it has are moved away. Done when that is decided, not when the last has moved.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such node, `Unreachable` when the registry is out of reach.
+    fn patch_node(
+        &self,
+        agent: Agent,
+        name: NodeName,
+        patch: NodePatch,
+    ) -> impl Future<Output = Result<NodeInfo, Problem>> + Send;
+
+    /// Shuts a node out: its links are closed, and it can never join again as what it is now. Done when that is decided.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such node, `Forbidden` for one that cannot be shut out, `Unreachable` when the
+    /// registry is out of reach.
+    fn revoke(&self, agent: Agent, name: NodeName) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// The links between nodes, as this one knows them.
+    fn graph(&self, agent: Agent) -> impl Future<Output = Result<Graph, Problem>> + Send;
+
+    /// Makes a token with which one node can join.
+    fn new_token(
+        &self,
+        agent: Agent,
+        terms: TokenTerms,
+    ) -> impl Future<Output = Result<Token, Problem>> + Send;
+
+    /// The tokens that can still be used.
+    fn tokens(&self, agent: Agent) -> impl Future<Output = Result<Vec<TokenInfo>, Problem>> + Send;
+
+    /// Takes back a token that was not used.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none of this id, since it was used, has expired or never was.
+    fn delete_token(&self, agent: Agent, id: String) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// The way of a message from this node to the one where a point lives, each node of it asked and timed, by `timeout`.
+    /// A way that breaks is an answer too.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing is at the point.
+    fn trace(
+        &self,
+        agent: Agent,
+        point: Point,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Route, Problem>> + Send;
+
+    /// Where a point lives and why, or why it does not; a point where nothing is is an answer too.
+    fn why(&self, agent: Agent, point: Point) -> impl Future<Output = Result<Why, Problem>> + Send;
+
+    /// Moves a mechtron to a node, with its mailbox and its state; done when it is there.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing is at the point or no node has this name, `Usage` when it is no mechtron or may not live
+    /// there, `Timeout` when it is not there by `timeout`: it is still on its way.
+    fn move_to(
+        &self,
+        agent: Agent,
+        point: Point,
+        to: NodeName,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Moved, Problem>> + Send;
 
     /// Who answers.
     fn info(&self) -> Info;
@@ -141,6 +231,65 @@ pub trait Mesh: Send + Sync + 'static {
 
     /// Appends the node's own metrics to `text`, in the OpenMetrics text format and without its end mark.
     fn metrics(&self, text: &mut String);
+}
+
+/// How fresh what is read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Freshness {
+    /// It holds all that was acknowledged before, on any node; `Unreachable` when the registry is out of reach.
+    #[default]
+    Latest,
+    /// It is what this node last heard, whether or not the registry can be reached.
+    Stale,
+}
+
+/// A question to many.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scatter {
+    /// The selector of those who are asked.
+    pub selector: String,
+    /// What each of them is asked.
+    pub request: Request,
+    /// Whom the messages come from.
+    pub from: Point,
+    /// How long to wait for answers.
+    pub timeout: Duration,
+    /// Which trace the messages belong to.
+    pub trace: Trace,
+    /// How many may be asked; none is when the selector means more.
+    pub points_max: usize,
+}
+
+/// The answers to a question to many.
+pub struct Gathering {
+    /// How many were asked.
+    pub asked: u64,
+    /// What each of them answered.
+    pub answers: BoxStream<'static, Gathered>,
+}
+
+/// What one of many answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gathered {
+    /// Who.
+    pub point: Point,
+    /// Where it lives, when that is known.
+    pub node: Option<NodeName>,
+    /// What.
+    pub outcome: Outcome,
+}
+
+/// What a token is good for: one node, once, for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenTerms {
+    /// What the node will do for others.
+    pub role: Role,
+    /// For how long it can be used.
+    pub ttl: Duration,
+    /// What will be said of the node, for selectors.
+    pub labels: BTreeMap<Key, String>,
+    /// What the node will be called; any name when absent.
+    pub name: Option<NodeName>,
 }
 
 /// A body on its way in. It yields an error when the sender is too slow, sends too much or goes away.

@@ -11,6 +11,21 @@ use utoipa::ToSchema;
 #[schema(example = "shop:orders:o-17", min_length = 1, max_length = 4096)]
 pub(crate) struct Point(String);
 
+/// The name of a node: the last segment of `mesh:nodes:NAME`.
+#[derive(ToSchema)]
+#[schema(example = "edge-1", pattern = "^[a-z][a-z0-9-]{0,62}$")]
+pub(crate) struct NodeName(String);
+
+/// What a node does for others.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// It can be dialled, and carries others' traffic.
+    Relay,
+    /// It only dials out, and carries nobody's traffic but its own.
+    Leaf,
+}
+
 /// What a resource is.
 #[derive(ToSchema)]
 #[schema(example = "Mechtron")]

@@ -14,6 +14,16 @@ use utoipa::ToSchema;
 
 use crate::schema;
 
+mod homes;
+mod nodes;
+mod scatter;
+
+pub use homes::{Candidate, Hop, Move, Moved, Route, Why, WhyState};
+pub use nodes::{
+    Graph, GraphLink, GraphNode, NewToken, NodeInfo, NodeList, NodePatch, Token, TokenInfo, TokenList,
+};
+pub use scatter::{ScatterAnswer, ScatterEnd, ScatterLine, ScatterOutcome, Until, UntilError};
+
 /// A resource to be made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -187,34 +197,6 @@ pub struct Written {
     pub bytes: u64,
     /// Its entity tag, without quotes.
     pub etag: String,
-}
-
-/// A node of the mesh.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct NodeInfo {
-    /// What it is called.
-    pub name: String,
-    /// Its resource.
-    #[schema(value_type = schema::Point)]
-    pub point: Point,
-    /// Whether it does its work.
-    pub ready: bool,
-    /// The version that it runs.
-    pub version: String,
-    /// How many mechtrons are assigned to it.
-    pub mechtrons: u64,
-    /// How many of them are in memory.
-    pub live: u64,
-    /// Its labels.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-}
-
-/// The nodes of the mesh.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct NodeList {
-    /// All that are known.
-    pub nodes: Vec<NodeInfo>,
 }
 
 /// Who answers.

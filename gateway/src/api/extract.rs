@@ -8,12 +8,15 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, IF_MATCH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use starlane_core::{Code, Place, Point, PointError, PointerError, Problem, Revision, Span};
+use starlane_core::{Code, NodeName, Place, Point, PointError, PointerError, Problem, Revision, Span};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use crate::body::{Reserved, collect, upload};
-use crate::mesh::{Mesh, Upload};
+use crate::config::Limits;
+use crate::mesh::{Freshness, Mesh, Upload};
 use crate::problem::Failure;
 
 /// The point in the path.
@@ -23,12 +26,47 @@ impl<S: Send + Sync> FromRequestParts<S> for At {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| {
-            let problem = Problem::new(Code::PointSyntax, "the point in the path is not UTF-8");
-            problem.help("percent-encode the bytes of its UTF-8 form")
-        })?;
-        let text = params.iter().find(|(name, _)| *name == "point").map_or("", |(_, value)| value);
-        text.parse().map(At).map_err(|error| point_problem(text, &error).into())
+        let text = segment(parts, state, "point", Code::PointSyntax).await?;
+        text.parse().map(At).map_err(|error| point_problem(&text, &error).into())
+    }
+}
+
+/// A segment of the path.
+async fn segment<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    name: &str,
+    code: Code,
+) -> Result<String, Failure> {
+    let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| {
+        let problem = Problem::new(code, format!("the {name} in the path is not UTF-8"));
+        problem.help("percent-encode the bytes of its UTF-8 form")
+    })?;
+    Ok(params.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value).to_owned())
+}
+
+/// The name of a node in the path.
+pub(crate) struct Named(pub(crate) NodeName);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let text = segment(parts, state, "name", Code::Usage).await?;
+        text.parse().map(Named).map_err(|error: starlane_core::NodeNameError| {
+            Problem::new(Code::Usage, error.to_string()).help("`GET /v1/nodes` lists the nodes").into()
+        })
+    }
+}
+
+/// The id of a token in the path.
+pub(crate) struct TokenId(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for TokenId {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        segment(parts, state, "id", Code::Usage).await.map(TokenId)
     }
 }
 
@@ -174,6 +212,51 @@ pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<Revision>, Problem>
         Problem::new(Code::Usage, format!("`If-Match: {text}` is not the `ETag` of a resource"))
             .help("send the `ETag` as it came, as `If-Match: \"17\"`")
     })
+}
+
+/// Whether what this node last heard is fresh enough.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Stale {
+    /// It is.
+    Ok,
+}
+
+impl Stale {
+    /// How fresh an answer must be.
+    pub(crate) fn freshness(asked: Option<Self>) -> Freshness {
+        asked.map_or(Freshness::Latest, |Stale::Ok| Freshness::Stale)
+    }
+}
+
+/// What is asked of a path that reads one resource.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ReadAsks {
+    /// `ok` reads what this node last heard, also when the registry is out of reach.
+    #[param(inline)]
+    pub(crate) stale: Option<Stale>,
+}
+
+/// What is asked of a path that waits for something.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WaitAsks {
+    /// How long to wait: `500ms`, `10s`, `2m`, or seconds.
+    #[param(example = "10s")]
+    pub(crate) timeout: Option<String>,
+}
+
+/// How long a path waits, within what it may.
+pub(crate) fn timeout(asked: Option<&str>, limits: &Limits) -> Result<Duration, Problem> {
+    let timeout = asked.map_or(Ok(limits.request_timeout), duration)?;
+    if timeout > limits.request_timeout_max {
+        let most = limits.request_timeout_max.as_secs();
+        return Err(Problem::new(Code::Usage, format!("`timeout` is longer than {most} seconds")));
+    }
+    Ok(timeout)
 }
 
 /// A length of time: `500ms`, `10s`, `2m`, or seconds.

@@ -13,7 +13,7 @@ use super::Shared;
 use super::extract::{Whole, media_type};
 use crate::mesh::Mesh;
 use crate::problem::Failure;
-use crate::shapes::{ErrorEntry, Info, NodeList, ProblemDetails, Results};
+use crate::shapes::{ErrorEntry, Info, ProblemDetails, Results};
 
 /// Whether the process answers.
 #[utoipa::path(get, path = "/healthz", tag = "node", security(()),
@@ -65,14 +65,6 @@ pub(crate) async fn errors() -> Json<Vec<ErrorEntry>> {
         exit_code: code.exit_code(),
     };
     Json(Code::ALL.iter().map(entry).collect())
-}
-
-/// The nodes of the mesh.
-#[utoipa::path(get, path = "/v1/nodes", tag = "node",
-    responses((status = 200, description = "All that are known", body = NodeList)))]
-pub(crate) async fn nodes<M: Mesh>(State(shared): State<Arc<Shared<M>>>) -> Result<Json<NodeList>, Failure> {
-    let nodes = shared.mesh.nodes(shared.agent()).await?;
-    Ok(Json(NodeList { nodes }))
 }
 
 /// Runs the statements of a script in order; the first that fails stops it.

@@ -14,7 +14,7 @@ use starlane_core::{Body, Code, Header, Headers, Message, Method, Payload, Point
 use utoipa::IntoParams;
 
 use super::Shared;
-use super::extract::{Asks, At, Whole, duration};
+use super::extract::{Asks, At, Whole, timeout};
 use crate::content::{self, Asked};
 use crate::mesh::Mesh;
 use crate::problem::{Failure, OUTCOME, reply};
@@ -67,13 +67,11 @@ pub(crate) async fn request<M: Mesh>(
     headers: HeaderMap,
     body: Whole,
 ) -> Result<Response, Failure> {
-    let limits = &shared.config.limits;
-    let timeout = asks.timeout.as_deref().map_or(Ok(limits.request_timeout), duration)?;
-    if timeout > limits.request_timeout_max {
-        let most = limits.request_timeout_max.as_secs();
-        let problem = Problem::new(Code::Usage, format!("`timeout` is longer than {most} seconds"));
-        return Err(problem.help("send a message that wants no answer, and watch for its effect").into());
-    }
+    let timeout =
+        timeout(asks.timeout.as_deref(), &shared.config.limits).map_err(|problem| match problem.help {
+            Some(_) => problem,
+            None => problem.help("send a message that wants no answer, and watch for its effect"),
+        })?;
     // The reply comes as it is: ranges and conditions are for content.
     let asked = Asked::default();
     let (method, path) = (asks.method, asks.path);
@@ -121,10 +119,22 @@ fn message<M: Mesh>(
     headers: &HeaderMap,
     body: Whole,
 ) -> Result<Message, Problem> {
-    let method = match &method {
-        Some(text) => read_method(text)?,
-        None => read_method(if body.bytes.is_empty() { "GET" } else { "POST" })?,
-    };
+    let request = content(method.as_deref(), path, headers, body)?;
+    let id = shared.mesh.new_message_id();
+    let mut header = Header::new(id, shared.config.point.clone(), to, shared.agent(), timeout);
+    header.trace = trace;
+    Ok(Message { header, payload: Payload::Request(request) })
+}
+
+/// What is said in a message, whoever it goes to.
+pub(super) fn content(
+    method: Option<&str>,
+    path: Option<String>,
+    headers: &HeaderMap,
+    body: Whole,
+) -> Result<Request, Problem> {
+    let method = method.unwrap_or(if body.bytes.is_empty() { "GET" } else { "POST" });
+    let method = read_method(method)?;
     let path = path.unwrap_or_else(|| "/".to_owned());
     if !path.starts_with('/') || path.chars().any(|c| c.is_control() || c.is_whitespace()) {
         let problem = Problem::new(Code::Usage, format!("`{}` is not a path", path.escape_debug()));
@@ -134,11 +144,7 @@ fn message<M: Mesh>(
     if let Some(content_type) = &body.content_type {
         known.set("content-type", content_type);
     }
-    let id = shared.mesh.new_message_id();
-    let mut header = Header::new(id, shared.config.point.clone(), to, shared.agent(), timeout);
-    header.trace = trace;
-    let request = Request { method, path: path.into(), headers: known, body: Body::Bytes(body.bytes) };
-    Ok(Message { header, payload: Payload::Request(request) })
+    Ok(Request { method, path: path.into(), headers: known, body: Body::Bytes(body.bytes) })
 }
 
 /// The headers of the message: those of the call, without what is between the caller and this door.

@@ -5,7 +5,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi as _};
 
-use super::{files, mesh, messages, resources, watch};
+use super::{files, homes, mesh, messages, nodes, resources, scatter, watch};
 use crate::shapes::{ProblemDetails, WatchEvent};
 
 /// The document that describes the API.
@@ -24,8 +24,9 @@ pub(crate) fn document() -> String {
 #[openapi(
     info(title = "Starlane", description = "The API of a node of the mesh."),
     paths(
-        mesh::healthz, mesh::readyz, mesh::metrics, openapi, mesh::info, mesh::errors, mesh::nodes, mesh::exec,
-        resources::select, resources::create, resources::get, resources::patch, resources::delete,
+        mesh::healthz, mesh::readyz, mesh::metrics, openapi, mesh::info, mesh::errors, mesh::exec,
+        nodes::list, nodes::get, nodes::patch, nodes::revoke, nodes::graph, nodes::new_token, nodes::tokens,
+        nodes::delete_token, homes::trace, homes::why, homes::move_to, scatter::scatter, resources::select, resources::create, resources::get, resources::patch, resources::delete,
         resources::describe, watch::watch, watch::logs, messages::request, messages::send, files::publish,
         files::read, files::write,
     ),

@@ -12,7 +12,7 @@ use starlane_core::{Code, Problem, PropertyChange, Resource};
 use utoipa::IntoParams;
 
 use super::Shared;
-use super::extract::{Asks, At, Json as JsonBody, if_match};
+use super::extract::{Asks, At, Json as JsonBody, ReadAsks, Stale, if_match};
 use crate::content::lists_tag;
 use crate::mesh::{Mesh, Selection};
 use crate::problem::Failure;
@@ -32,6 +32,9 @@ pub(crate) struct SelectAsks {
     limit: Option<usize>,
     /// The `next` of the page before.
     cursor: Option<String>,
+    /// `ok` reads what this node last heard, also when the registry is out of reach.
+    #[param(inline)]
+    stale: Option<Stale>,
 }
 
 /// A page of a selector's answer.
@@ -51,7 +54,7 @@ pub(crate) async fn select<M: Mesh>(
         return Err(problem.help("ask for more pages with `cursor`").into());
     }
     let selection = Selection { selector: asks.select, limit, cursor: asks.cursor };
-    Ok(Json(shared.mesh.select(shared.agent(), selection).await?))
+    Ok(Json(shared.mesh.select(shared.agent(), selection, Stale::freshness(asks.stale)).await?))
 }
 
 /// Creates a resource.
@@ -80,7 +83,7 @@ pub(crate) async fn create<M: Mesh>(
 
 /// The resource at a point.
 #[utoipa::path(get, path = "/v1/resources/{point}", tag = "resources",
-    params(("point" = schema::Point, Path, description = "One segment: `/` is `%2F`"),
+    params(("point" = schema::Point, Path, description = "One segment: `/` is `%2F`"), ReadAsks,
         ("if-none-match" = Option<String>, Header, description = "Entity tags that are known")),
     responses(
         (status = 200, description = "It", body = schema::Resource,
@@ -89,9 +92,10 @@ pub(crate) async fn create<M: Mesh>(
 pub(crate) async fn get<M: Mesh>(
     State(shared): State<Arc<Shared<M>>>,
     At(point): At,
+    Asks(asks): Asks<ReadAsks>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let resource = shared.mesh.get(shared.agent(), point).await?;
+    let resource = shared.mesh.get(shared.agent(), point, Stale::freshness(asks.stale)).await?;
     let tag = tag(&resource);
     if headers.get(IF_NONE_MATCH).is_some_and(|known| lists_tag(known, &tag)) {
         return Ok((StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response());
@@ -159,13 +163,14 @@ pub(crate) async fn delete<M: Mesh>(
 
 /// What is known of the resource at a point.
 #[utoipa::path(get, path = "/v1/describe/{point}", tag = "resources",
-    params(("point" = schema::Point, Path, description = "One segment: `/` is `%2F`")),
+    params(("point" = schema::Point, Path, description = "One segment: `/` is `%2F`"), ReadAsks),
     responses((status = 200, description = "The resource and what belongs to it", body = Description)))]
 pub(crate) async fn describe<M: Mesh>(
     State(shared): State<Arc<Shared<M>>>,
     At(point): At,
+    Asks(asks): Asks<ReadAsks>,
 ) -> Result<Json<Description>, Failure> {
-    Ok(Json(shared.mesh.describe(shared.agent(), point).await?))
+    Ok(Json(shared.mesh.describe(shared.agent(), point, Stale::freshness(asks.stale)).await?))
 }
 
 /// A resource with its entity tag.

@@ -18,8 +18,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use utoipa::IntoParams;
 
 use super::Shared;
-use super::extract::{Asks, At, text};
-use crate::mesh::Mesh;
+use super::extract::{Asks, At, Stale, text};
+use crate::mesh::{Freshness, Mesh};
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::schema;
@@ -27,7 +27,7 @@ use crate::shapes::{LogLine, WatchEvent, WatchStep};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-const NDJSON: &str = "application/x-ndjson";
+pub(super) const NDJSON: &str = "application/x-ndjson";
 
 /// Lines of a log when not asked otherwise, and at most.
 const TAIL_DEFAULT: usize = 100;
@@ -42,6 +42,9 @@ pub(crate) struct WatchAsks {
     select: String,
     /// The `token` to go on after; without it the list comes first. `Last-Event-ID` wins over it.
     since: Option<String>,
+    /// `ok` begins with what this node last heard, also when the registry is out of reach.
+    #[param(inline)]
+    stale: Option<Stale>,
 }
 
 /// The answer of a selector, then its changes.
@@ -62,11 +65,13 @@ pub(crate) async fn watch<M: Mesh>(
         headers.get_all(ACCEPT).iter().any(|accept| accept.to_str().is_ok_and(|a| a.contains(NDJSON)));
     let form = if lines { Form::Lines } else { Form::Events };
     let open = Open::new(&shared)?;
-    let events = shared.mesh.watch(shared.agent(), asks.select.clone(), since).await?;
+    let freshness = Stale::freshness(asks.stale);
+    let events = shared.mesh.watch(shared.agent(), asks.select.clone(), since, freshness).await?;
     let heartbeat = heartbeat(&shared);
     let watch = Watch {
         agent: shared.agent(),
         selector: asks.select,
+        freshness,
         events,
         heartbeat,
         form,
@@ -86,7 +91,7 @@ fn read_token(text: &str) -> Result<ResumeToken, Problem> {
     })
 }
 
-fn stream(content_type: &'static str, body: Body) -> Response {
+pub(super) fn stream(content_type: &'static str, body: Body) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -96,7 +101,7 @@ fn stream(content_type: &'static str, body: Body) -> Response {
     (headers, body).into_response()
 }
 
-fn heartbeat<M>(shared: &Shared<M>) -> Interval {
+pub(super) fn heartbeat<M>(shared: &Shared<M>) -> Interval {
     let every = shared.config.limits.heartbeat;
     let mut heartbeat = interval_at(Instant::now() + every, every);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -104,13 +109,13 @@ fn heartbeat<M>(shared: &Shared<M>) -> Interval {
 }
 
 /// A stream that is open; counted as long as it lives.
-struct Open {
+pub(super) struct Open {
     metrics: Arc<Metrics>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Open {
-    fn new<M>(shared: &Shared<M>) -> Result<Self, Problem> {
+    pub(super) fn new<M>(shared: &Shared<M>) -> Result<Self, Problem> {
         let permit = shared.stream()?;
         shared.metrics.streams.inc();
         Ok(Self { metrics: Arc::clone(&shared.metrics), _permit: permit })
@@ -125,7 +130,7 @@ impl Drop for Open {
 
 /// How events are written.
 #[derive(Debug, Clone, Copy)]
-enum Form {
+pub(super) enum Form {
     /// Server-sent events (HTML, section 9.2).
     Events,
     /// One JSON document a line.
@@ -146,7 +151,7 @@ impl Form {
     }
 
     /// What says that the stream lives and means nothing.
-    fn heartbeat(self) -> Bytes {
+    pub(super) fn heartbeat(self) -> Bytes {
         Bytes::from_static(match self {
             Form::Events => b": beat\n\n",
             Form::Lines => b"\n",
@@ -173,6 +178,7 @@ struct Watch<M> {
     shared: Arc<Shared<M>>,
     agent: Agent,
     selector: String,
+    freshness: Freshness,
     events: BoxStream<'static, (Event, ResumeToken)>,
     heartbeat: Interval,
     form: Form,
@@ -185,8 +191,8 @@ impl<M: Mesh> Watch<M> {
     /// The next bytes of the stream; `None` when the mesh or the door closes it.
     async fn next(mut self) -> Option<(io::Result<Bytes>, Self)> {
         if std::mem::take(&mut self.over) {
-            let again = self.shared.mesh.watch(self.agent.clone(), self.selector.clone(), None).await;
-            match again {
+            let (agent, selector) = (self.agent.clone(), self.selector.clone());
+            match self.shared.mesh.watch(agent, selector, None, self.freshness).await {
                 Ok(events) => self.events = events,
                 Err(error) => return Some((Err(io::Error::other(error)), self)),
             }
@@ -259,7 +265,7 @@ impl<M: Mesh> Logs<M> {
     }
 }
 
-fn json_line(value: &impl Serialize) -> io::Result<Bytes> {
+pub(super) fn json_line(value: &impl Serialize) -> io::Result<Bytes> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     Ok(line.into())

@@ -110,6 +110,12 @@ async fn unknown_paths_methods_and_parameters_are_refused_in_words() {
         ("/v1/watch?selector=a", "selector"),
         ("/v1/logs/shop?tail=10001", "tail"),
         ("/v1/logs/shop?follow=maybe", "follow"),
+        ("/v1/resources/shop?stale=yes", "stale"),
+        ("/v1/resources/shop?fresh=ok", "fresh"),
+        ("/v1/describe/shop?stale=", "stale"),
+        ("/v1/trace/shop?timeout=301", "timeout"),
+        ("/v1/trace/shop?timeout=soon", "soon"),
+        ("/v1/trace/shop?stale=ok", "stale"),
     ] {
         let reply = world.api("GET", path, "", "").await;
         assert_eq!((reply.status, reply.problem().as_str()), (400, "E-USAGE"), "{path}");
@@ -207,6 +213,17 @@ async fn a_selector_is_answered_in_pages() {
         (wrong.problem().as_str(), wrong.json()["place"]["label"].as_str()),
         ("E-SYNTAX", Some("here"))
     );
+}
+
+#[tokio::test]
+async fn reads_are_fresh_unless_stale_ones_are_good_enough() {
+    let world = World::new().await;
+    for path in ["/v1/resources/shop?", "/v1/resources?select=shop&", "/v1/describe/shop?"] {
+        world.api("GET", path.trim_end_matches(['?', '&']), "", "").await;
+        assert!(world.mesh.last().ends_with(" Latest"), "{path}: {}", world.mesh.last());
+        world.api("GET", &format!("{path}stale=ok"), "", "").await;
+        assert!(world.mesh.last().ends_with(" Stale"), "{path}: {}", world.mesh.last());
+    }
 }
 
 #[tokio::test]

@@ -8,10 +8,13 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use gateway::shapes::*;
-use gateway::{Content, Expect, Mesh, Selection, SpaceState, Upload};
+use gateway::{
+    Content, Expect, Freshness, Gathered, Gathering, Mesh, Scatter, Selection, SpaceState, TokenTerms, Upload,
+};
 use starlane_core::{
-    Agent, Blob, Body, Change, Code, Digest, Event, Message, MessageId, Outcome, Payload, Point, Problem,
-    Property, PropertyChange, Refusal, Reply, Resource, ResumeToken, Revision, Span, Status, Timestamp,
+    Agent, Blob, Body, Change, Code, Digest, Epoch, Event, Generation, Message, MessageId, NodeName, Outcome,
+    Payload, Phase, Point, Problem, Property, PropertyChange, Refusal, Reply, Resource, ResumeToken,
+    Revision, Role, Span, Status, Timestamp,
 };
 
 /// Content whose every byte is known: byte `n` is `n % 251`.
@@ -24,6 +27,42 @@ static PATTERN: LazyLock<Bytes> = LazyLock::new(|| pattern(0..65_536 + 251).into
 
 pub(crate) fn point(text: &str) -> Point {
     text.parse().unwrap()
+}
+
+pub(crate) fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn node(text: &str, hops: Option<u32>) -> NodeInfo {
+    NodeInfo {
+        name: name(text),
+        point: point(&format!("mesh:nodes:{text}")),
+        ready: hops.is_some(),
+        status: match hops {
+            Some(_) => Status::ready(),
+            None => Status::because(Phase::Unknown, "nobody has a link to it"),
+        },
+        role: if text == "cloud" { Role::Relay } else { Role::Leaf },
+        generation: Generation(7),
+        version: "0.1.0".into(),
+        mechtrons: 3,
+        live: 1,
+        hops,
+        draining: false,
+        registry: text == "cloud",
+        addresses: if text == "cloud" { vec!["203.0.113.7:4343".into()] } else { vec![] },
+        seen_ms: Some(400),
+        labels: [("tier".to_owned(), text.to_owned())].into(),
+    }
+}
+
+/// Says that a stream was given up by whoever read it.
+struct GivenUp(Arc<Mutex<Vec<String>>>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().push("the rest is given up".into());
+    }
 }
 
 pub(crate) fn resource(text: &str, revision: u64) -> Resource {
@@ -42,7 +81,7 @@ pub(crate) fn resource(text: &str, revision: u64) -> Resource {
 pub(crate) struct Fake {
     ids: AtomicU64,
     /// What the mesh was told, in order.
-    pub(crate) heard: Mutex<Vec<String>>,
+    pub(crate) heard: Arc<Mutex<Vec<String>>>,
     pub(crate) unready: std::sync::atomic::AtomicBool,
     /// Lets one request through `/gate`.
     pub(crate) gate: tokio::sync::Notify,
@@ -237,7 +276,52 @@ impl Mesh for Fake {
         }
     }
 
-    async fn get(&self, _agent: Agent, point: Point) -> Result<Resource, Problem> {
+    async fn scatter(&self, agent: Agent, scatter: Scatter) -> Result<Gathering, Problem> {
+        let Scatter { selector, request, from, timeout, points_max, .. } = scatter;
+        self.hear(format!(
+            "{} {} to each of {selector} from {from} for {agent} in {timeout:?}, {points_max} at most",
+            request.method, request.path
+        ));
+        if selector.contains('(') {
+            return Err(Problem::new(Code::Syntax, "not a selector"));
+        }
+        if selector == "nothing" {
+            return Ok(Gathering { asked: 0, answers: stream::empty().boxed() });
+        }
+        let refusal = |code| Refusal::new(code, "because");
+        let torn = Body::Blob(Blob { digest: Digest([9; 32]), bytes: 300_000 });
+        let gathered = [
+            ("shop:a", Some("cloud"), Outcome::Ok(Reply::new(200, "text/plain", "hi"))),
+            ("shop:b", Some("edge-1"), Outcome::Ok(Reply::new(409, "application/json", "{}"))),
+            ("shop:c", None, Outcome::Rejected(refusal(Code::NotReady))),
+            ("shop:d", Some("edge-1"), Outcome::Failed(refusal(Code::Trapped))),
+            ("shop:e", Some("edge-1"), Outcome::Unknown(refusal(Code::Timeout))),
+            ("shop:f", Some("cloud"), Outcome::Ok(Reply::new(101, "text/plain", ""))),
+            ("shop:g", Some("cloud"), Outcome::Ok(Reply { body: torn, ..Reply::new(200, "image/png", "") })),
+            (
+                "shop:h",
+                Some("cloud"),
+                Outcome::Ok(Reply { body: Body::Blob(blob(1 << 32)), ..Reply::new(200, "image/png", "") }),
+            ),
+            (
+                "shop:i",
+                Some("cloud"),
+                Outcome::Ok(Reply { body: Body::Blob(blob(300)), ..Reply::new(200, "image/png", "") }),
+            ),
+        ];
+        let asked = gathered.len() as u64;
+        let gathered =
+            gathered.map(|(at, node, outcome)| Gathered { point: point(at), node: node.map(name), outcome });
+        let rest = GivenUp(Arc::clone(&self.heard));
+        let answers = stream::iter(gathered).map(move |gathered| {
+            let _ = &rest;
+            gathered
+        });
+        Ok(Gathering { asked, answers: answers.boxed() })
+    }
+
+    async fn get(&self, _agent: Agent, point: Point, freshness: Freshness) -> Result<Resource, Problem> {
+        self.hear(format!("{point} {freshness:?}"));
         if point.space() == Some("missing") {
             Err(not_found(&point))
         } else {
@@ -276,8 +360,13 @@ impl Mesh for Fake {
         Ok(vec![Deleted { point, kind: "Space".parse().unwrap() }])
     }
 
-    async fn select(&self, _agent: Agent, selection: Selection) -> Result<Page, Problem> {
-        self.hear(format!("{selection:?}"));
+    async fn select(
+        &self,
+        _agent: Agent,
+        selection: Selection,
+        freshness: Freshness,
+    ) -> Result<Page, Problem> {
+        self.hear(format!("{selection:?} {freshness:?}"));
         if selection.selector.contains('(') {
             let span = Span { start: 0, end: 1 };
             return Err(Problem::new(Code::Syntax, "not a selector").in_text(
@@ -290,7 +379,13 @@ impl Mesh for Fake {
         Ok(Page { resources: vec![Arc::new(resource("shop:a", 4))], revision: Revision(9), next })
     }
 
-    async fn describe(&self, _agent: Agent, point: Point) -> Result<Description, Problem> {
+    async fn describe(
+        &self,
+        _agent: Agent,
+        point: Point,
+        freshness: Freshness,
+    ) -> Result<Description, Problem> {
+        self.hear(format!("describe {point} {freshness:?}"));
         Ok(Description {
             resource: resource(point.as_str(), 4),
             children: vec![],
@@ -305,9 +400,10 @@ impl Mesh for Fake {
         _agent: Agent,
         selector: String,
         since: Option<ResumeToken>,
+        freshness: Freshness,
     ) -> Result<BoxStream<'static, (Event, ResumeToken)>, Problem> {
         self.hear(format!(
-            "watch {selector} since {}",
+            "watch {selector} since {} {freshness:?}",
             since.map(|token| token.to_string()).unwrap_or_default()
         ));
         if since.is_some_and(|token| token.selector != ResumeToken::new(token.revision, &selector).selector) {
@@ -412,15 +508,106 @@ impl Mesh for Fake {
     }
 
     async fn nodes(&self, _agent: Agent) -> Result<Vec<NodeInfo>, Problem> {
-        Ok(vec![NodeInfo {
-            name: "cloud".into(),
-            point: point("mesh:nodes:cloud"),
-            ready: true,
-            version: "0.1.0".into(),
-            mechtrons: 3,
-            live: 1,
-            labels: Default::default(),
-        }])
+        Ok(vec![node("cloud", Some(0)), node("edge-1", Some(1)), node("desktop", None)])
+    }
+
+    async fn patch_node(&self, _agent: Agent, name: NodeName, patch: NodePatch) -> Result<NodeInfo, Problem> {
+        self.hear(format!("{name} {patch:?}"));
+        if name.as_str() == "nobody" {
+            return Err(Problem::new(Code::NotFound, "no node is called `nobody`"));
+        }
+        let mut node = node(name.as_str(), Some(1));
+        node.draining = patch.draining.unwrap_or_default();
+        for (key, value) in patch.labels {
+            match value {
+                Some(value) => node.labels.insert(key.to_string(), value),
+                None => node.labels.remove(key.as_str()),
+            };
+        }
+        Ok(node)
+    }
+
+    async fn revoke(&self, _agent: Agent, name: NodeName) -> Result<(), Problem> {
+        self.hear(format!("revoke {name}"));
+        if name.as_str() == "cloud" {
+            return Err(Problem::new(Code::Forbidden, "`cloud` keeps the registry"));
+        }
+        Ok(())
+    }
+
+    async fn graph(&self, _agent: Agent) -> Result<Graph, Problem> {
+        let node =
+            |text: &str, hops| GraphNode { name: name(text), role: Role::Relay, hops, seen_ms: Some(400) };
+        let link = |a, b, rtt_us| GraphLink { a: name(a), b: name(b), rtt_us };
+        Ok(Graph {
+            from: name("cloud"),
+            nodes: vec![node("cloud", Some(0)), node("edge-1", Some(1)), node("desktop", None)],
+            links: vec![link("cloud", "edge-1", Some(400)), link("edge-1", "edge-2", None)],
+        })
+    }
+
+    async fn new_token(&self, agent: Agent, terms: TokenTerms) -> Result<Token, Problem> {
+        self.hear(format!("{agent} {terms:?}"));
+        let TokenTerms { role, labels, name, ttl } = terms;
+        let info =
+            TokenInfo { id: "t1".into(), role, expires: Timestamp(ttl.as_millis() as u64), labels, name };
+        Ok(Token { token: "sl1.pin.t1.secret".into(), address: Some("203.0.113.7:4343".into()), info })
+    }
+
+    async fn tokens(&self, _agent: Agent) -> Result<Vec<TokenInfo>, Problem> {
+        let labels = [("tier".parse().unwrap(), "edge".to_owned())].into();
+        let expires = Timestamp(600_000);
+        Ok(vec![TokenInfo { id: "t1".into(), role: Role::Leaf, expires, labels, name: Some(name("edge-1")) }])
+    }
+
+    async fn delete_token(&self, _agent: Agent, id: String) -> Result<(), Problem> {
+        self.hear(format!("delete token {id}"));
+        if id == "t1" { Ok(()) } else { Err(Problem::new(Code::NotFound, "no token has this id")) }
+    }
+
+    async fn trace(
+        &self,
+        _agent: Agent,
+        point: Point,
+        timeout: std::time::Duration,
+    ) -> Result<Route, Problem> {
+        self.hear(format!("trace {point} in {timeout:?}"));
+        if point.space() == Some("missing") {
+            return Err(not_found(&point));
+        }
+        let hop = |text, rtt_us| Hop { node: name(text), rtt_us };
+        let hops = vec![hop("cloud", Some(0)), hop("edge-1", Some(412)), hop("desktop", None)];
+        Ok(Route { point, hops, reached: false, reason: Some("`desktop` did not answer".into()) })
+    }
+
+    async fn why(&self, _agent: Agent, point: Point) -> Result<Why, Problem> {
+        let missing = point.space() == Some("missing");
+        let candidate =
+            |text, chosen, reason: &str| Candidate { node: name(text), chosen, reason: reason.into() };
+        Ok(Why {
+            state: if missing { WhyState::Missing } else { WhyState::Running },
+            node: (!missing).then(|| name("edge-1")),
+            epoch: (!missing).then_some(Epoch(42)),
+            reason: if missing { "nothing is there" } else { "it is in memory" }.into(),
+            place: (!missing).then(|| "[tier = \"edge\"]".into()),
+            candidates: vec![
+                candidate("edge-1", true, "it has the fewest"),
+                candidate("cloud", false, "tier is cloud"),
+            ],
+            help: missing.then(|| "`starlane create` makes it".into()),
+            point,
+        })
+    }
+
+    async fn move_to(
+        &self,
+        _agent: Agent,
+        point: Point,
+        to: NodeName,
+        timeout: std::time::Duration,
+    ) -> Result<Moved, Problem> {
+        self.hear(format!("move {point} to {to} in {timeout:?}"));
+        Ok(Moved { point, node: to, from: Some(name("edge-1")), epoch: Epoch(43) })
     }
 
     fn info(&self) -> Info {

@@ -5,8 +5,11 @@
 mod api;
 mod client;
 mod fake;
+mod homes;
 mod hostile;
+mod nodes;
 mod openapi;
 mod patience;
+mod scatter;
 mod streams;
 mod web;

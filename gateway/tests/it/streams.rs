@@ -93,6 +93,17 @@ async fn gone_is_told_in_band_and_the_list_follows() {
 }
 
 #[tokio::test]
+async fn a_watch_that_may_be_stale_is_so_after_gone_too() {
+    let world = World::new().await;
+    let old = starlane_core::ResumeToken::new(starlane_core::Revision(2), "shop:**");
+    let mut connection = open(&world, &format!("{WATCH}&since={old}&stale=ok"), "").await;
+    assert_eq!(event(&mut connection).await.1, "gone");
+    assert_eq!(event(&mut connection).await.1, "listed");
+    let heard = world.mesh.heard.lock().unwrap().clone();
+    assert_eq!(heard, [format!("watch shop:** since {old} Stale"), "watch shop:** since  Stale".to_owned()]);
+}
+
+#[tokio::test]
 async fn a_wrong_token_is_refused_before_anything_streams() {
     let world = World::new().await;
     let other = starlane_core::ResumeToken::new(starlane_core::Revision(12), "other:**");
