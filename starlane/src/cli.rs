@@ -23,9 +23,12 @@ mod delete;
 pub mod demo;
 mod describe;
 mod exec;
+mod fresh;
 mod get;
 mod help;
+mod label;
 mod logs;
+mod move_command;
 mod new;
 mod node;
 mod permission;
@@ -33,14 +36,19 @@ mod publish;
 mod read;
 mod request;
 mod results;
+mod role;
+mod scatter;
 mod script;
 mod select;
 mod send;
 pub mod serve;
 mod set;
 mod statement;
+mod token;
+mod trace;
 mod transfer;
 mod watch;
+mod why;
 mod write;
 
 /// A resource mesh: spaces, files, web sites and Wasm actors under one address language
@@ -134,6 +142,8 @@ enum Command {
     Request(request::RequestArgs),
     /// Send a message without waiting for an answer
     Send(send::SendArgs),
+    /// Ask all that a selector means, and print each answer
+    Scatter(scatter::ScatterArgs),
     /// Print what a mechtron logs
     Logs(logs::LogsArgs),
     /// Ask a point many times and print how long it takes
@@ -153,8 +163,16 @@ enum Command {
     Chown(permission::PermissionArgs),
 
     // The mesh and this program
-    /// Show the nodes of the mesh
+    /// Make a token with which a node can join
+    Token(token::TokenArgs),
+    /// Show the nodes of the mesh, and look after them
     Node(node::NodeArgs),
+    /// Say where a point lives and why, or why it does not answer
+    Why(why::WhyArgs),
+    /// Show the way of a message to a point
+    Trace(trace::TraceArgs),
+    /// Move a mechtron to a node
+    Move(move_command::MoveArgs),
     /// Name the nodes you talk to
     Context(context_command::ContextArgs),
     /// Print the completions of a shell
@@ -211,7 +229,7 @@ async fn until_interrupted(session: &Session, command: Command) -> Result<(), St
         return dispatch(session, command).await;
     }
     tokio::select! {
-        // A watch listens too, and says how to go on: it comes first.
+        // A watch and a drain listen too, and say how to go on: they come first.
         biased;
         ended = dispatch(session, command) => ended,
         _ = tokio::signal::ctrl_c() => Err(Stop::Interrupted),
@@ -238,13 +256,18 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Stop> {
         Command::Write(args) => write::run(session, args).await,
         Command::Request(args) => request::run(session, args).await,
         Command::Send(args) => send::run(session, args).await,
+        Command::Scatter(args) => scatter::run(session, args).await,
         Command::Logs(args) => logs::run(session, args).await,
         Command::Bench(args) => bench::run(session, args).await,
         Command::Exec(args) => exec::run(session, args).await,
         Command::Script(args) => script::run(session, args).await,
         Command::Grant(args) => permission::run(session, "grant", args).await,
         Command::Chown(args) => permission::run(session, "chown", args).await,
+        Command::Token(args) => token::run(session, args).await,
         Command::Node(args) => node::run(session, args).await,
+        Command::Why(args) => why::run(session, args).await,
+        Command::Trace(args) => trace::run(session, args).await,
+        Command::Move(args) => move_command::run(session, args).await,
         Command::Context(args) => context_command::run(session, args).await,
         Command::Completion(args) => completion::run(session, args),
         Command::Help(args) => help::run(session, args),

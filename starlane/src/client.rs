@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use gateway::Freshness;
 use gateway::shapes::{
-    Description, ExecProblem, Info, LogLine, NodeList, Output, Page, ProblemDetails, Published, Results,
-    Sent, Written,
+    Description, ExecProblem, Graph, Info, LogLine, Move, Moved, NewToken, NodeInfo, NodeList, NodePatch,
+    Output, Page, ProblemDetails, Published, Results, Route, ScatterLine, Sent, Token, TokenList, Until, Why,
+    Written,
 };
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Method as HttpMethod, RequestBuilder, Response};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use starlane_core::{Code, Method, Point, Problem, Resource};
+use starlane_core::{Code, Method, NodeName, Point, Problem, Resource};
 
 mod lines;
 mod watch;
@@ -30,6 +33,8 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the head of an answer may take unless told otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A node sends signs of life in quiet times; after this long without any the connection is taken for dead.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How much longer than a request's own deadline its answer is waited for, so that the node can say how it ended.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -40,6 +45,7 @@ pub struct Client {
     base: String,
     token: HeaderValue,
     timeout: Duration,
+    freshness: Freshness,
 }
 
 /// A message to be sent.
@@ -94,7 +100,15 @@ impl Client {
             base: api.trim_end_matches('/').to_owned(),
             token,
             timeout: timeout.unwrap_or(ANSWER_TIMEOUT),
+            freshness: Freshness::Latest,
         })
+    }
+
+    /// The same client, whose `select`, `resource`, `describe` and `watch` read what is so fresh.
+    #[must_use]
+    pub fn reading(mut self, freshness: Freshness) -> Self {
+        self.freshness = freshness;
+        self
     }
 
     /// The address that it talks to.
@@ -143,7 +157,7 @@ impl Client {
         if let Some(cursor) = cursor {
             _ = write!(path, "&cursor={}", encode(cursor));
         }
-        self.json(self.call(HttpMethod::GET, &path)).await
+        self.json(self.call(HttpMethod::GET, &self.fresh(path))).await
     }
 
     /// The resource at a point.
@@ -151,7 +165,8 @@ impl Client {
     /// # Errors
     /// What the node answered, or `E-UNREACHABLE`.
     pub async fn resource(&self, point: &Point) -> Result<Resource, Problem> {
-        self.json(self.call(HttpMethod::GET, &format!("/v1/resources/{}", segment(point)))).await
+        let path = self.fresh(format!("/v1/resources/{}", segment(point)));
+        self.json(self.call(HttpMethod::GET, &path)).await
     }
 
     /// What is known of the resource at a point.
@@ -159,7 +174,8 @@ impl Client {
     /// # Errors
     /// What the node answered, or `E-UNREACHABLE`.
     pub async fn describe(&self, point: &Point) -> Result<Description, Problem> {
-        self.json(self.call(HttpMethod::GET, &format!("/v1/describe/{}", segment(point)))).await
+        let path = self.fresh(format!("/v1/describe/{}", segment(point)));
+        self.json(self.call(HttpMethod::GET, &path)).await
     }
 
     /// The nodes of the mesh.
@@ -168,6 +184,96 @@ impl Client {
     /// What the node answered, or `E-UNREACHABLE`.
     pub async fn nodes(&self) -> Result<NodeList, Problem> {
         self.json(self.call(HttpMethod::GET, "/v1/nodes")).await
+    }
+
+    /// A node.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn node(&self, name: &NodeName) -> Result<NodeInfo, Problem> {
+        self.json(self.call(HttpMethod::GET, &format!("/v1/nodes/{name}"))).await
+    }
+
+    /// Changes a node.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn patch_node(&self, name: &NodeName, patch: &NodePatch) -> Result<NodeInfo, Problem> {
+        let call = self.call(HttpMethod::PATCH, &format!("/v1/nodes/{name}"));
+        self.json(with_json(call, patch)?).await
+    }
+
+    /// Shuts a node out of the mesh.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn revoke(&self, name: &NodeName) -> Result<(), Problem> {
+        self.ok(self.call(HttpMethod::DELETE, &format!("/v1/nodes/{name}"))).await.map(drop)
+    }
+
+    /// How the nodes are linked.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn graph(&self) -> Result<Graph, Problem> {
+        self.json(self.call(HttpMethod::GET, "/v1/graph")).await
+    }
+
+    /// Makes a token with which one node can join.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn new_token(&self, asked: &NewToken) -> Result<Token, Problem> {
+        self.json(with_json(self.call(HttpMethod::POST, "/v1/tokens"), asked)?).await
+    }
+
+    /// The tokens that can still be used, without their secrets.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn tokens(&self) -> Result<TokenList, Problem> {
+        self.json(self.call(HttpMethod::GET, "/v1/tokens")).await
+    }
+
+    /// Takes back a token that was not used.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn delete_token(&self, id: &str) -> Result<(), Problem> {
+        self.ok(self.call(HttpMethod::DELETE, &format!("/v1/tokens/{}", encode(id)))).await.map(drop)
+    }
+
+    /// The way of a message to a point; `timeout` is how long the nodes on it are waited for.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn trace(&self, point: &Point, timeout: Option<Duration>) -> Result<Route, Problem> {
+        let path = waiting(format!("/v1/trace/{}", segment(point)), timeout);
+        let client = self.patient(timeout);
+        client.json(client.call(HttpMethod::GET, &path)).await
+    }
+
+    /// Where a point lives and why, or why it does not.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn why(&self, point: &Point) -> Result<Why, Problem> {
+        self.json(self.call(HttpMethod::GET, &format!("/v1/why/{}", segment(point)))).await
+    }
+
+    /// Moves a mechtron to a node and waits until it is there, as long as `timeout` says.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn move_to(
+        &self,
+        point: &Point,
+        to: &NodeName,
+        timeout: Option<Duration>,
+    ) -> Result<Moved, Problem> {
+        let path = waiting(format!("/v1/move/{}", segment(point)), timeout);
+        let client = self.patient(timeout);
+        client.json(with_json(client.call(HttpMethod::POST, &path), &Move { to: to.clone() })?).await
     }
 
     /// The answer of a selector and then its changes, for ever: cut connections are made again and resumed.
@@ -199,17 +305,8 @@ impl Client {
         message: Outgoing,
         timeout: Option<Duration>,
     ) -> Result<Answer, Problem> {
-        let mut path = message_path("request", point, &message);
-        if let Some(timeout) = timeout {
-            _ = write!(
-                path,
-                "{}timeout={}ms",
-                if path.contains('?') { '&' } else { '?' },
-                timeout.as_millis()
-            );
-        }
-        let mut client = self.clone();
-        client.timeout = timeout.unwrap_or(self.timeout).saturating_add(GRACE);
+        let path = waiting(message_path("request", point, &message), timeout);
+        let client = self.patient(timeout);
         let response = client.answer(client.message(&path, message)?).await?;
         // Only `ok` is an answer of the mechtron, whatever its status says.
         if response.headers().get("starlane-outcome").is_some_and(|outcome| outcome == "ok") {
@@ -226,6 +323,24 @@ impl Client {
     pub async fn send(&self, point: &Point, message: Outgoing) -> Result<Sent, Problem> {
         let path = message_path("send", point, &message);
         self.json(self.message(&path, message)?).await
+    }
+
+    /// Asks every resource that a selector means; the answers come one by one, and a last line that counts them.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn scatter(
+        &self,
+        selector: &str,
+        message: Outgoing,
+        until: Until,
+        timeout: Option<Duration>,
+    ) -> Result<JsonLines<ScatterLine>, Problem> {
+        let mut path = format!("/v1/scatter?select={}&until={until}", encode(selector));
+        message_query(&mut path, &message);
+        let path = waiting(path, timeout);
+        let response = self.patient(timeout).ok(self.message(&path, message)?).await?;
+        Ok(JsonLines::new(response, Some(SILENCE_MAX)))
     }
 
     /// Publishes a zip as the bundle at a point.
@@ -252,6 +367,20 @@ impl Client {
     pub async fn read(&self, point: &Point) -> Result<Download, Problem> {
         let response = self.ok(self.call(HttpMethod::GET, &format!("/v1/files/{}", segment(point)))).await?;
         Ok(Download { bytes: response.content_length(), response })
+    }
+
+    /// The path of a read, with how fresh it must be.
+    fn fresh(&self, mut path: String) -> String {
+        if self.freshness == Freshness::Stale {
+            let mark = mark(&path);
+            _ = write!(path, "{mark}stale=ok");
+        }
+        path
+    }
+
+    /// The same client, which waits a little longer than the node does, so that the node can say how it ended.
+    fn patient(&self, timeout: Option<Duration>) -> Self {
+        Self { timeout: timeout.unwrap_or(self.timeout).saturating_add(GRACE), ..self.clone() }
     }
 
     fn call(&self, method: HttpMethod, path: &str) -> RequestBuilder {
@@ -437,15 +566,41 @@ async fn chunk(response: &mut Response) -> Result<Option<Bytes>, Problem> {
 
 fn message_path(verb: &str, point: &Point, message: &Outgoing) -> String {
     let mut path = format!("/v1/{verb}/{}", segment(point));
-    let mut mark = '?';
+    message_query(&mut path, message);
+    path
+}
+
+/// Appends what is asked, and of what.
+fn message_query(path: &mut String, message: &Outgoing) {
     if let Some(method) = &message.method {
+        let mark = mark(path);
         _ = write!(path, "{mark}method={}", encode(&method.to_string()));
-        mark = '&';
     }
     if let Some(of) = &message.path {
+        let mark = mark(path);
         _ = write!(path, "{mark}path={}", encode(of));
     }
+}
+
+/// Appends how long the node shall wait.
+fn waiting(mut path: String, timeout: Option<Duration>) -> String {
+    if let Some(timeout) = timeout {
+        let mark = mark(&path);
+        _ = write!(path, "{mark}timeout={}ms", timeout.as_millis());
+    }
     path
+}
+
+/// What comes before the next parameter of a path.
+fn mark(path: &str) -> char {
+    if path.contains('?') { '&' } else { '?' }
+}
+
+/// Gives a request a JSON document.
+fn with_json(call: RequestBuilder, document: &impl Serialize) -> Result<RequestBuilder, Problem> {
+    let body = serde_json::to_vec(document)
+        .map_err(|error| Problem::new(Code::Internal, format!("a request cannot be written: {error}")))?;
+    Ok(call.header(header::CONTENT_TYPE, "application/json").body(body))
 }
 
 /// A point as one segment of a path.

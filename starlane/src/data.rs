@@ -33,6 +33,9 @@ pub struct Running {
     pub api: SocketAddr,
     /// Where spaces are served as web sites.
     pub http: SocketAddr,
+    /// Where links of other nodes are accepted (UDP); `None` when the node only dials out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<SocketAddr>,
 }
 
 /// Held by the node that uses a folder; released when dropped or when the process ends, however it ends.
@@ -213,6 +216,7 @@ mod tests {
             pid: 1,
             api: ([127, 0, 0, 1], 4343).into(),
             http: ([127, 0, 0, 1], 8080).into(),
+            links: Some(([127, 0, 0, 1], 4343).into()),
         };
         folder.set_running(&running).unwrap();
         let token = folder.ensure_token().unwrap();

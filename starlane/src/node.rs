@@ -26,8 +26,9 @@ mod router;
 mod signals;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ use gateway::shapes::Info;
 use gateway::{Addresses, BindError, Doors, Protection};
 use mechtron_host::Host;
 use resource_registry::{BlobStore, Registry, StateStore};
-use starlane_core::{Agent, Code, Problem};
+use starlane_core::{Agent, Code, NodeName, Problem, Role};
 
 use crate::data::{DataFolder, FolderLock, Running};
 use artifacts::Artifacts;
@@ -57,7 +58,7 @@ pub struct Config {
     /// Where it keeps everything.
     pub data: DataFolder,
     /// What it is called in the mesh.
-    pub name: String,
+    pub name: NodeName,
     /// What it says of itself, for selectors.
     pub labels: BTreeMap<String, String>,
     /// Where the users' web is served.
@@ -66,13 +67,50 @@ pub struct Config {
     pub api: SocketAddr,
     /// What keeps others from reading along.
     pub protection: Protection,
+    /// How it is linked to other nodes.
+    pub links: LinksConfig,
     /// How many threads run mechtrons.
     pub shards: usize,
 }
 
+/// How a node is linked to others.
+#[derive(Debug, Clone, Default)]
+pub struct LinksConfig {
+    /// Where links are accepted (UDP). When absent: [`LinksConfig::LISTEN`] for the first node of a mesh, and nowhere for
+    /// one that joined.
+    pub listen: Option<SocketAddr>,
+    /// What others shall dial, as `HOST:PORT`; where it listens when absent.
+    pub advertise: Option<String>,
+    /// The mesh to join; needed at the first start only.
+    pub join: Option<Join>,
+    /// What it does for others. When absent: what its token says, and a relay for the first node of a mesh.
+    pub role: Option<Role>,
+}
+
+impl LinksConfig {
+    /// Where the first node of a mesh accepts links unless told otherwise.
+    pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 4343));
+}
+
+/// Which mesh to join, and what for a proof.
+#[derive(Clone)]
+pub struct Join {
+    /// A node of the mesh, as `HOST:PORT`.
+    pub address: String,
+    /// The token that it made.
+    pub token: String,
+}
+
+impl fmt::Debug for Join {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Join").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
 /// A node that is ready to serve.
 pub struct Node {
-    name: String,
+    name: NodeName,
     data: DataFolder,
     doors: Doors<NodeMesh>,
     addresses: Addresses,
@@ -86,6 +124,7 @@ impl Node {
     /// # Errors
     /// When another node has the folder, something in it cannot be read, or an address is taken.
     pub async fn start(config: Config) -> Result<Self, Problem> {
+        no_links_yet(&config.links)?;
         let data = config.data.clone();
         let folder = data.path().display().to_string();
         let io = |what: &str| {
@@ -99,7 +138,7 @@ impl Node {
         };
         let token = data.ensure_token().map_err(io("the administrator's token"))?;
 
-        let node = genesis::mesh_point("nodes", &config.name)?;
+        let node = genesis::mesh_point("nodes", config.name.as_str())?;
         let by = Agent(node.clone());
         let now: Arc<dyn Fn() -> starlane_core::Timestamp + Send + Sync> = Arc::new(ids::now);
         let registry =
@@ -131,7 +170,7 @@ impl Node {
             Commands::new(registry.clone(), blobs.clone(), provision.clone(), router.clone(), ids.clone());
         let info = Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            node: config.name.clone(),
+            node: config.name.to_string(),
             cluster: "local".to_owned(),
             api: "v1".to_owned(),
         };
@@ -147,6 +186,7 @@ impl Node {
             commands,
             ids,
             node: node.clone(),
+            name: config.name.clone(),
             info,
         };
         let doors = gateway::Config {
@@ -157,19 +197,25 @@ impl Node {
         };
         let (doors, addresses) = Doors::bind(doors, Arc::new(mesh)).await.map_err(doors_closed)?;
         data.set_running(&Running {
-            name: config.name.clone(),
+            name: config.name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             api: addresses.api,
             http: addresses.web,
+            links: None,
         })
         .map_err(io("node.json"))?;
         Ok(Self { name: config.name, data, doors, addresses, host, _lock: lock })
     }
 
     /// What it is called in the mesh.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &NodeName {
         &self.name
+    }
+
+    /// Where links of other nodes are accepted; `None` when it only dials out.
+    pub fn links(&self) -> Option<SocketAddr> {
+        None
     }
 
     /// Where the doors are.
@@ -187,6 +233,15 @@ impl Node {
     }
 }
 
+/// Refuses what a node without links cannot do.
+fn no_links_yet(links: &LinksConfig) -> Result<(), Problem> {
+    if links.listen.is_none() && links.advertise.is_none() && links.join.is_none() {
+        return Ok(());
+    }
+    Err(Problem::new(Code::Unsupported, "this node has no links yet")
+        .help("start it without `--listen`, `--advertise` and `--join`"))
+}
+
 fn doors_closed(error: BindError) -> Problem {
     let help = match &error {
         BindError::Listen { .. } => {
@@ -200,11 +255,42 @@ fn doors_closed(error: BindError) -> Problem {
     Problem::new(Code::Usage, error.to_string()).help(help)
 }
 
-/// The name of this machine as a node's name.
-pub fn default_name() -> String {
-    let host = gethostname::gethostname().to_string_lossy().to_ascii_lowercase();
-    let name: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+/// The name of this machine as a node's name; `None` never happens.
+pub fn default_name() -> Option<NodeName> {
+    name_of(&gethostname::gethostname().to_string_lossy())
+}
+
+/// A node's name made from that of its machine: the whole of it with dashes, since the first label alone would name many
+/// machines of a domain alike.
+fn name_of(host: &str) -> Option<NodeName> {
+    let dashes = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let name: String = host.chars().map(dashes).collect();
     let name = name.trim_matches('-');
-    // The first label alone would name many machines of a domain alike; the whole name with dashes does not.
-    if name.starts_with(|c: char| c.is_ascii_lowercase()) { name.to_owned() } else { "node-1".to_owned() }
+    let name = if name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        name.to_owned()
+    } else {
+        format!("node-{name}")
+    };
+    name[..name.len().min(NodeName::BYTES_MAX)].trim_end_matches('-').parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_machine_gives_its_node_a_name() {
+        let long = format!("a.{}", "b".repeat(100));
+        for (host, name) in [
+            ("Cloud", "cloud"),
+            ("web-1.example.com", "web-1-example-com"),
+            (".x_y.", "x-y"),
+            ("10-0-0-7", "node-10-0-0-7"),
+            ("", "node"),
+            ("é", "node"),
+            (long.as_str(), &format!("a-{}", "b".repeat(61))),
+        ] {
+            assert_eq!(name_of(host).unwrap().as_str(), name, "{host}");
+        }
+    }
 }

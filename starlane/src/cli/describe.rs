@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::Session;
+use super::fresh::Fresh;
 use super::results::Described;
 use super::statement::parse_point;
 use crate::output::Stop;
@@ -16,9 +17,12 @@ Examples:
 pub(super) struct DescribeArgs {
     /// The point
     point: String,
+    #[command(flatten)]
+    fresh: Fresh,
 }
 
 pub(super) async fn run(session: &Session, args: DescribeArgs) -> Result<(), Stop> {
     let point = parse_point(&args.point)?;
-    session.out.show(&Described(session.client()?.describe(&point).await?))
+    let client = session.client()?.reading(args.fresh.into());
+    session.out.show(&Described(client.describe(&point).await?))
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::fresh::Fresh;
 use super::{Session, statement};
 use crate::output::Stop;
 
@@ -19,6 +20,8 @@ pub(super) struct GetArgs {
     /// Keys of properties; all when none is named
     #[arg(value_name = "KEY")]
     keys: Vec<String>,
+    #[command(flatten)]
+    fresh: Fresh,
 }
 
 pub(super) async fn run(session: &Session, args: GetArgs) -> Result<(), Stop> {
@@ -27,5 +30,8 @@ pub(super) async fn run(session: &Session, args: GetArgs) -> Result<(), Stop> {
     } else {
         format!("get {}{{ {} }}", args.point, args.keys.join(", "))
     };
+    if args.fresh.stale_ok {
+        return statement::get_stale(session, &text).await;
+    }
     statement::run_one(session, &text).await
 }

@@ -33,6 +33,13 @@ pub(super) struct RequestArgs {
 pub(super) struct Message {
     /// The point, what is asked, and a path: POINT^Ext<Method>, POINT^Http<Get>/path; Http<Get> of / when left out
     target: String,
+    #[command(flatten)]
+    content: Content,
+}
+
+/// What is given along with a message, as it is typed.
+#[derive(Debug, Args)]
+pub(super) struct Content {
     /// The body; @FILE reads it from a file, `-` from standard input
     body: Option<String>,
     /// A header; may be repeated
@@ -81,6 +88,13 @@ impl Message {
     /// Reads the target and the body.
     pub(super) fn read(self) -> Result<Call, Problem> {
         let Target { point, method, path } = Target::parse(&self.target)?;
+        Ok(Call { point, outgoing: self.content.read(method, path)? })
+    }
+}
+
+impl Content {
+    /// Reads the body; what is asked, and of what, is known already.
+    pub(super) fn read(self, method: Option<Method>, path: Option<String>) -> Result<Outgoing, Problem> {
         let body = match self.body.as_deref() {
             None => Vec::new(),
             Some("-") => transfer::read_bytes("-", BODY_BYTES_MAX)?,
@@ -93,7 +107,7 @@ impl Message {
         if !body.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
             headers.push(("content-type".to_owned(), content_type(&body).to_owned()));
         }
-        Ok(Call { point, outgoing: Outgoing { method, path, headers, body: body.into() } })
+        Ok(Outgoing { method, path, headers, body: body.into() })
     }
 }
 
@@ -130,25 +144,29 @@ impl Target {
         let Some((point, call)) = text.split_once('^') else {
             return Ok(Self { point: super::statement::parse_point(text)?, method: None, path: None });
         };
-        let wrong = |start: usize, end: usize, label: &str| {
-            Problem::new(Code::Syntax, format!("`{}` is not a call", &text[start..end]))
-                .in_text(text, Span { start, end }, label)
-                .help("calls are written as `^Ext<Method>` or `^Http<Get>/path`")
-        };
         let point: Point = point.parse().map_err(|error: starlane_core::PointError| {
             let span = Span { start: error.at, end: error.at + error.length };
             Problem::new(Code::PointSyntax, error.reason).in_text(text, span, "in this point")
         })?;
-        let start = text.len() - call.len();
-        let end = call.find('>').map_or(text.len(), |at| start + at + 1);
-        let method: Method =
-            text[start..end].parse().map_err(|_| wrong(start, end, "no family and method"))?;
-        let path = &text[end..];
-        if !path.is_empty() && !path.starts_with('/') {
-            return Err(wrong(end, text.len(), "a path begins with `/`"));
-        }
-        Ok(Self { point, method: Some(method), path: (!path.is_empty()).then(|| path.to_owned()) })
+        let (method, path) = parse_call(text, text.len() - call.len())?;
+        Ok(Self { point, method: Some(method), path })
     }
+}
+
+/// Reads what is asked from a byte of a text on: `Ext<AddItem>`, `Http<Get>/index.html`.
+pub(super) fn parse_call(text: &str, start: usize) -> Result<(Method, Option<String>), Problem> {
+    let wrong = |start: usize, end: usize, label: &str| {
+        Problem::new(Code::Syntax, format!("`{}` is not a call", &text[start..end]))
+            .in_text(text, Span { start, end }, label)
+            .help("calls are written as `^Ext<Method>` or `^Http<Get>/path`")
+    };
+    let end = text[start..].find('>').map_or(text.len(), |at| start + at + 1);
+    let method: Method = text[start..end].parse().map_err(|_| wrong(start, end, "no family and method"))?;
+    let path = &text[end..];
+    if !path.is_empty() && !path.starts_with('/') {
+        return Err(wrong(end, text.len(), "a path begins with `/`"));
+    }
+    Ok((method, (!path.is_empty()).then(|| path.to_owned())))
 }
 
 #[cfg(test)]

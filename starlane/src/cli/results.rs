@@ -1,6 +1,6 @@
 //! How the results of the API look in every form.
 
-use gateway::shapes::{Data, Description, NodeList, Output, Published, Written};
+use gateway::shapes::{Data, Description, Output, Published, Written};
 use serde_json::{Value, json};
 use starlane_core::{Phase, Properties, Resource, Revision};
 use std::sync::Arc;
@@ -299,60 +299,6 @@ impl Render for Outcomes {
             table.row([line]);
         }
         table
-    }
-}
-
-/// The nodes of the mesh.
-#[derive(Debug)]
-pub(super) struct Nodes {
-    pub(super) list: NodeList,
-    /// Whether one was asked for by name.
-    pub(super) one: bool,
-}
-
-impl Render for Nodes {
-    fn json(&self) -> Value {
-        match self.list.nodes.first() {
-            Some(node) if self.one => json!(node),
-            _ => json!(self.list),
-        }
-    }
-
-    fn json_lines(&self) -> Vec<Value> {
-        self.list.nodes.iter().map(|node| json!(node)).collect()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.list.nodes.iter().map(|node| safe(&node.name)).collect()
-    }
-
-    fn table(&self, wide: bool) -> Table {
-        let header: &[&str] = if wide {
-            &["NODE", "STATE", "MECHTRONS", "LIVE", "VERSION", "POINT", "LABELS"]
-        } else {
-            &["NODE", "STATE", "MECHTRONS", "LIVE", "VERSION"]
-        };
-        let mut table = Table::new(header);
-        for node in &self.list.nodes {
-            let mut row = vec![
-                node.name.clone(),
-                if node.ready { "ready" } else { "not ready" }.to_owned(),
-                node.mechtrons.to_string(),
-                node.live.to_string(),
-                node.version.clone(),
-            ];
-            if wide {
-                let labels: Vec<String> =
-                    node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                row.extend([node.point.to_string(), labels.join(",")]);
-            }
-            table.row(row);
-        }
-        table
-    }
-
-    fn text(&self) -> Vec<String> {
-        self.table(self.one).lines()
     }
 }
 

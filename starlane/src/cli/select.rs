@@ -3,6 +3,7 @@
 use clap::Args;
 use gateway::shapes::Page;
 
+use super::fresh::Fresh;
 use super::results::{Listing, resource_line};
 use super::{Session, statement};
 use crate::client::Client;
@@ -26,6 +27,8 @@ pub(super) struct SelectArgs {
     /// Stop after so many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
+    #[command(flatten)]
+    fresh: Fresh,
 }
 
 pub(super) async fn run(session: &Session, args: SelectArgs) -> Result<(), Stop> {
@@ -33,7 +36,7 @@ pub(super) async fn run(session: &Session, args: SelectArgs) -> Result<(), Stop>
     statement::check(&format!("select {text}"))?;
     list(
         session,
-        &session.client()?,
+        &session.client()?.reading(args.fresh.into()),
         &text,
         args.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
     )

@@ -1,15 +1,15 @@
 //! `starlane serve`: runs a node.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use clap::{Args, ValueEnum};
 use gateway::Protection;
-use starlane_core::{Code, Problem};
+use starlane_core::{Code, Key, NodeName, Problem, Role};
 use tracing_subscriber::EnvFilter;
 
-use super::Session;
-use crate::node::{self, Node};
+use super::{Session, label, role};
+use crate::node::{self, Join, LinksConfig, Node};
 use crate::output::Stop;
 
 /// Runs a node in the foreground until it is asked to stop.
@@ -20,6 +20,12 @@ Examples:
   starlane serve --data ./data --http 127.0.0.1:0 --api 127.0.0.1:0
   starlane serve --name edge-1 --label tier=edge --log-format json
 
+A mesh of several machines:
+  cloud:   starlane serve --name cloud --listen 0.0.0.0:4343 --advertise cloud.example.com:4343
+  cloud:   starlane token --label tier=edge
+  edge:    starlane serve --join cloud.example.com:4343 TOKEN --name edge-1
+After that the edge joins again by itself: starlane serve
+
 It prints one line when it is ready, and writes its addresses and the administrator's token
 into the data folder, where the other commands find them. Ctrl-C or SIGTERM stop it.")]
 pub struct ServeArgs {
@@ -29,12 +35,25 @@ pub struct ServeArgs {
     /// Where the /v1 API is served; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4343")]
     pub api: SocketAddr,
+    /// Where links of other nodes are accepted (UDP); port 0 takes a free one [default: 127.0.0.1:4343 for the first
+    /// node of a mesh; a node that joined one only dials out]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// What other nodes shall dial, when it is not where this one listens: HOST:PORT
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
+    pub advertise: Option<String>,
+    /// Join the mesh of the node at this address, with a token that `starlane token` made there; needed once
+    #[arg(long, num_args = 2, value_names = ["HOST:PORT", "TOKEN"])]
+    pub join: Option<Vec<String>>,
+    /// What the node does for others [default: what its token says; relay for the first node]
+    #[arg(long, value_name = "ROLE", value_parser = role::parser())]
+    pub role: Option<Role>,
     /// The node's name: lowercase letters, digits and `-` [default: the host's name]
     #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
+    pub name: Option<NodeName>,
     /// A label that selectors over nodes can ask for; may be repeated
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
-    pub labels: Vec<(String, String)>,
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label::parse)]
+    pub labels: Vec<(Key, String)>,
     /// A proxy in front speaks TLS: allow addresses that others can reach without it
     #[arg(long)]
     pub behind_proxy: bool,
@@ -56,11 +75,34 @@ pub enum LogFormat {
     Json,
 }
 
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("`{text}` is not a label: write it as `tier=edge`")),
+/// Reads `HOST:PORT`, where the host is a name, an address, or an IPv6 address in brackets.
+fn parse_address(text: &str) -> Result<String, String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty() && !host.contains([':', '/', '[', ']']) && !host.contains(char::is_whitespace)
+        }
+    };
+    if host && port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return Ok(text.to_owned());
     }
+    Err(format!("`{text}` is not an address: write it as `cloud.example.com:4343` or `203.0.113.7:4343`"))
+}
+
+fn no_name() -> Problem {
+    Problem::new(Code::Usage, "the name of this machine cannot be that of a node")
+        .help("choose one: `--name NAME`")
+}
+
+fn join(words: Option<Vec<String>>) -> Result<Option<Join>, Problem> {
+    let Some([address, token]) = words.as_deref() else { return Ok(None) };
+    let address = parse_address(address).map_err(|reason| {
+        Problem::new(Code::Usage, reason)
+            .help("the address comes first: `starlane serve --join HOST:PORT TOKEN`")
+    })?;
+    Ok(Some(Join { address, token: token.clone() }))
 }
 
 /// Runs the node until it is asked to stop.
@@ -70,10 +112,16 @@ pub(super) async fn run(session: &Session, args: ServeArgs) -> Result<(), Stop> 
     let shards = std::thread::available_parallelism().map_or(1, usize::from);
     let node = Node::start(node::Config {
         data: data.clone(),
-        name: args.name.unwrap_or_else(node::default_name),
-        labels: args.labels.into_iter().collect(),
+        name: args.name.or_else(node::default_name).ok_or_else(no_name)?,
+        labels: args.labels.into_iter().map(|(key, value)| (key.to_string(), value)).collect(),
         web: args.http,
         api: args.api,
+        links: LinksConfig {
+            listen: args.listen,
+            advertise: args.advertise,
+            join: join(args.join)?,
+            role: args.role,
+        },
         protection: if args.behind_proxy { Protection::BehindProxy } else { Protection::LoopbackOnly },
         shards,
     })
@@ -81,7 +129,10 @@ pub(super) async fn run(session: &Session, args: ServeArgs) -> Result<(), Stop> 
     let addresses = node.addresses();
     let (name, folder) = (node.name(), data.path().display());
     let (web, api) = (addresses.web, addresses.api);
-    session.out.lines([format!("{name} is ready: web http://{web}, api http://{api}, data {folder}")])?;
+    let links = node.links().map(|address| format!("links {address}, ")).unwrap_or_default();
+    session
+        .out
+        .lines([format!("{name} is ready: web http://{web}, api http://{api}, {links}data {folder}")])?;
     node.run(asked_to_stop()).await;
     Ok(())
 }
@@ -120,4 +171,42 @@ async fn asked_to_stop() {
         _ = tokio::signal::ctrl_c().await;
         std::process::exit(130);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for right in ["cloud.example.com:4343", "203.0.113.7:1", "localhost:65535", "[2001:db8::7]:4343"] {
+            assert_eq!(parse_address(right).as_deref(), Ok(right));
+        }
+        for wrong in [
+            "",
+            "cloud",
+            "cloud:",
+            ":4343",
+            "cloud:0",
+            "cloud:65536",
+            "cloud:x",
+            "2001:db8::7",
+            "2001:db8::7:1",
+            "[cloud]:1",
+            "http://cloud:4343",
+            "a b:1",
+            "[::1:1",
+        ] {
+            assert!(parse_address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_address_comes_before_the_token() {
+        let words = |first: &str, second: &str| Some(vec![first.to_owned(), second.to_owned()]);
+        let joined = join(words("cloud:4343", "sl1.a.b.c")).unwrap().unwrap();
+        assert_eq!((&*joined.address, &*joined.token), ("cloud:4343", "sl1.a.b.c"));
+        let problem = join(words("sl1.a.b.c", "cloud:4343")).unwrap_err();
+        assert!(problem.help.unwrap().contains("comes first"));
+    }
 }

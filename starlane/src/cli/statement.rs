@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use gateway::Freshness;
 use gateway::shapes::Output;
 use starlane_core::{Bindings, Code, Command, Location, Point, Problem, Script, Span, Statement};
 
@@ -78,6 +79,26 @@ pub(super) fn check(text: &str) -> Result<(), Problem> {
 pub(super) async fn run_one(session: &Session, text: &str) -> Result<(), Stop> {
     for step in parse(text)? {
         step.run(session, false).await?;
+    }
+    Ok(())
+}
+
+/// Carries out a `get`, as a command's arguments form it, with what the node last heard.
+pub(super) async fn get_stale(session: &Session, text: &str) -> Result<(), Stop> {
+    let client = session.client()?.reading(Freshness::Stale);
+    for step in parse(text)? {
+        let Command::Get { point, keys } = &step.command else {
+            let problem = Problem::new(Code::Usage, "what changes something is never stale");
+            return Err(step.locate(problem.help("run it without `--stale-ok`")).into());
+        };
+        let mut resource = client.resource(point).await.map_err(|problem| step.locate(problem))?;
+        let output = if keys.is_empty() {
+            Output::Resource { resource }
+        } else {
+            resource.properties.retain(|key, _| keys.contains(key));
+            Output::Properties { point: resource.point, properties: resource.properties }
+        };
+        emit(session, &Outcome::Node(output))?;
     }
     Ok(())
 }
@@ -182,7 +203,8 @@ impl Step<'_> {
                 select::list(session, &client, &selector, None).await.map(|()| None)
             }
             Command::Watch(selector) => {
-                watch::follow(session, &selector.to_string(), None).await.map(|()| None)
+                let client = session.client()?;
+                watch::follow(session, client, &selector.to_string(), None).await.map(|()| None)
             }
             _ => {
                 let source = &self.text[self.statement.span.start..self.statement.span.end];

@@ -9,9 +9,10 @@ use gateway::shapes::{ChangeKind, WatchEvent, WatchStep};
 use serde_json::json;
 use starlane_core::{Point, Problem, Resource};
 
+use super::fresh::Fresh;
 use super::results::{resource_line, status};
 use super::{Session, statement};
-use crate::client::{Backoff, Watch, WatchNews};
+use crate::client::{Backoff, Client, Watch, WatchNews};
 use crate::output::{Format, Stop, human, safe};
 
 /// How many resources are remembered to say what changed in them; of others only the version is said.
@@ -35,17 +36,25 @@ pub(super) struct WatchArgs {
     /// Go on after this token instead of beginning with a list
     #[arg(long, value_name = "TOKEN")]
     since: Option<String>,
+    #[command(flatten)]
+    fresh: Fresh,
 }
 
 pub(super) async fn run(session: &Session, args: WatchArgs) -> Result<(), Stop> {
     let selector = args.words.join(" ");
     statement::check(&format!("select {selector}"))?;
-    follow(session, &selector, args.since).await
+    let client = session.client()?.reading(args.fresh.into());
+    follow(session, client, &selector, args.since).await
 }
 
 /// Watches until Ctrl-C.
-pub(super) async fn follow(session: &Session, selector: &str, since: Option<String>) -> Result<(), Stop> {
-    let mut watch = session.client()?.watch(selector, since, Backoff::default());
+pub(super) async fn follow(
+    session: &Session,
+    client: Client,
+    selector: &str,
+    since: Option<String>,
+) -> Result<(), Stop> {
+    let mut watch = client.watch(selector, since, Backoff::default());
     let ended = tokio::select! {
         ended = tell(session, &mut watch) => ended,
         _ = tokio::signal::ctrl_c() => Err(Stop::Interrupted),

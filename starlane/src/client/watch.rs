@@ -7,10 +7,7 @@ use reqwest::{Method as HttpMethod, header};
 use starlane_core::{Code, Problem};
 
 use super::lines::{JsonLines, LinesError};
-use super::{Client, encode};
-
-/// A node sends bookmarks and signs of life in quiet times; after this long without any the connection is taken for dead.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+use super::{Client, SILENCE_MAX, encode};
 
 /// How long to wait between attempts to connect again: twice as long each time, up to an end.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +105,7 @@ impl Watch {
             path.push_str("&since=");
             path.push_str(&encode(token));
         }
-        let call = self.client.call(HttpMethod::GET, &path);
+        let call = self.client.call(HttpMethod::GET, &self.client.fresh(path));
         match self.client.ok(call.header(header::ACCEPT, "application/x-ndjson")).await {
             Ok(response) => {
                 let news = WatchNews::Connected { failures: self.failures, resumed: self.token.is_some() };

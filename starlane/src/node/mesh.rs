@@ -2,20 +2,23 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use gateway::shapes::{
-    Create, CreateMode, Created, Deleted, Description, ExecProblem, Info, LogLine, NodeInfo, Output, Page,
-    Published,
+    Create, CreateMode, Created, Deleted, Description, ExecProblem, Graph, GraphNode, Info, LogLine, Moved,
+    NodeInfo, NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why,
 };
-use gateway::{Content, Expect, Mesh, Selection, SpaceState, Upload};
+use gateway::{
+    Content, Expect, Freshness, Gathering, Mesh, Scatter, Selection, SpaceState, TokenTerms, Upload,
+};
 use mechtron_host::{Host, State};
 use resource_registry::{BlobStore, Delete, Limits, Registry, bundle, files};
 use starlane_core::{
-    Agent, Blob, Code, Event, Message, MessageId, Outcome, Point, Problem, PropertyChange, Resource,
-    ResumeToken, Revision, Selector, Target,
+    Agent, Blob, Code, Event, Generation, Message, MessageId, NodeName, Outcome, Point, Problem,
+    PropertyChange, Resource, ResumeToken, Revision, Role, Selector, Target,
 };
 
 use super::commands::{Commands, told};
@@ -38,6 +41,7 @@ pub(super) struct NodeMesh {
     pub(super) commands: Commands,
     pub(super) ids: Arc<Ids>,
     pub(super) node: Point,
+    pub(super) name: NodeName,
     pub(super) info: Info,
 }
 
@@ -75,7 +79,12 @@ impl Mesh for NodeMesh {
         Ok(told(&created))
     }
 
-    async fn get(&self, _agent: Agent, point: Point) -> Result<Resource, Problem> {
+    async fn scatter(&self, _agent: Agent, _scatter: Scatter) -> Result<Gathering, Problem> {
+        Err(no_links())
+    }
+
+    // One node alone keeps the registry: what it last heard is all there is.
+    async fn get(&self, _agent: Agent, point: Point, _freshness: Freshness) -> Result<Resource, Problem> {
         self.commands.get(&point).map(|resource| (*resource).clone())
     }
 
@@ -99,13 +108,23 @@ impl Mesh for NodeMesh {
         self.provision.delete(&agent, Delete { expect, ..Delete::point(point, recursive) }).await
     }
 
-    async fn select(&self, _agent: Agent, selection: Selection) -> Result<Page, Problem> {
+    async fn select(
+        &self,
+        _agent: Agent,
+        selection: Selection,
+        _freshness: Freshness,
+    ) -> Result<Page, Problem> {
         let selector: Selector = selection.selector.parse()?;
         let page = self.registry.select(&selector, selection.limit, selection.cursor.as_deref())?;
         Ok(Page { resources: page.resources, revision: page.revision, next: page.next })
     }
 
-    async fn describe(&self, _agent: Agent, point: Point) -> Result<Description, Problem> {
+    async fn describe(
+        &self,
+        _agent: Agent,
+        point: Point,
+        _freshness: Freshness,
+    ) -> Result<Description, Problem> {
         let resource = self.commands.get(&point)?;
         let mut children = self.registry.children(&point, CHILDREN_MAX + 1);
         let more = children.len() > CHILDREN_MAX;
@@ -125,6 +144,7 @@ impl Mesh for NodeMesh {
         _agent: Agent,
         selector: String,
         since: Option<ResumeToken>,
+        _freshness: Freshness,
     ) -> Result<BoxStream<'static, (Event, ResumeToken)>, Problem> {
         let selector: Selector = selector.parse()?;
         let watch = self.registry.watch(&selector, since)?;
@@ -215,25 +235,76 @@ impl Mesh for NodeMesh {
     }
 
     async fn nodes(&self, _agent: Agent) -> Result<Vec<NodeInfo>, Problem> {
-        let selector: Selector = "mesh:nodes:*<Node>".parse()?;
         let stats = self.host.stats();
-        let nodes = self.registry.select(&selector, usize::MAX, None)?.resources;
-        Ok(nodes
-            .iter()
-            .map(|node| NodeInfo {
-                name: node.point.last().to_owned(),
-                point: node.point.clone(),
-                ready: node.point == self.node,
-                version: self.info.version.clone(),
-                mechtrons: stats.known,
-                live: stats.live,
-                labels: node
-                    .properties
-                    .iter()
-                    .map(|(key, property)| (key.as_str().to_owned(), property.value.to_string()))
-                    .collect(),
-            })
-            .collect())
+        let own = self.registry.get(&self.node).ok_or_else(no_links)?;
+        let labels = own.properties.iter();
+        let labels =
+            labels.map(|(key, property)| (key.as_str().to_owned(), property.value.to_string())).collect();
+        Ok(vec![NodeInfo {
+            name: self.name.clone(),
+            point: self.node.clone(),
+            ready: true,
+            status: own.status.clone(),
+            role: Role::Relay,
+            generation: Generation(0),
+            version: self.info.version.clone(),
+            mechtrons: stats.known,
+            live: stats.live,
+            hops: Some(0),
+            draining: false,
+            registry: true,
+            addresses: Vec::new(),
+            seen_ms: Some(0),
+            labels,
+        }])
+    }
+
+    async fn patch_node(
+        &self,
+        _agent: Agent,
+        _name: NodeName,
+        _patch: NodePatch,
+    ) -> Result<NodeInfo, Problem> {
+        Err(no_links())
+    }
+
+    async fn revoke(&self, _agent: Agent, _name: NodeName) -> Result<(), Problem> {
+        Err(no_links())
+    }
+
+    async fn graph(&self, _agent: Agent) -> Result<Graph, Problem> {
+        let own = GraphNode { name: self.name.clone(), role: Role::Relay, hops: Some(0), seen_ms: Some(0) };
+        Ok(Graph { from: self.name.clone(), nodes: vec![own], links: Vec::new() })
+    }
+
+    async fn new_token(&self, _agent: Agent, _terms: TokenTerms) -> Result<Token, Problem> {
+        Err(no_links())
+    }
+
+    async fn tokens(&self, _agent: Agent) -> Result<Vec<TokenInfo>, Problem> {
+        Ok(Vec::new())
+    }
+
+    async fn delete_token(&self, _agent: Agent, _id: String) -> Result<(), Problem> {
+        Err(no_links())
+    }
+
+    async fn trace(&self, _agent: Agent, _point: Point, _timeout: Duration) -> Result<Route, Problem> {
+        Err(no_links())
+    }
+
+    async fn why(&self, _agent: Agent, _point: Point) -> Result<Why, Problem> {
+        Err(no_links())
+    }
+
+    async fn move_to(
+        &self,
+        _agent: Agent,
+        _point: Point,
+        _to: NodeName,
+        _timeout: Duration,
+    ) -> Result<Moved, Problem> {
+        Err(no_links())
     }
 
     fn info(&self) -> Info {
@@ -247,6 +318,10 @@ impl Mesh for NodeMesh {
     fn metrics(&self, text: &mut String) {
         metrics::write(text, &self.registry, &self.host);
     }
+}
+
+fn no_links() -> Problem {
+    Problem::new(Code::Unsupported, "this node has no links yet")
 }
 
 fn log_line(line: mechtron_host::Line) -> LogLine {

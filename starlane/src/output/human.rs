@@ -31,6 +31,18 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// A measured time in milliseconds: `0.04 ms`, `0.4 ms`, `12 ms`.
+pub fn millis(us: u64) -> String {
+    match us {
+        0 => "0 ms".to_owned(),
+        // Less than 10 µs is nothing that a network has.
+        1..10 => "0.01 ms".to_owned(),
+        10..95 => format!("{:.2} ms", us as f64 / 1000.0),
+        95..9950 => format!("{:.1} ms", us as f64 / 1000.0),
+        _ => format!("{} ms", us.saturating_add(500) / 1000),
+    }
+}
+
 /// Reads a duration: `250ms`, `5s`, `1m30s`, `2h`, `1d`.
 ///
 /// # Errors
@@ -114,6 +126,23 @@ mod tests {
             (187_200_000, "2d 4h"),
         ] {
             assert_eq!(duration(Duration::from_millis(ms)), text);
+        }
+    }
+
+    #[test]
+    fn measured_times_read_well() {
+        for (us, text) in [
+            (0, "0 ms"),
+            (3, "0.01 ms"),
+            (41, "0.04 ms"),
+            (99, "0.1 ms"),
+            (412, "0.4 ms"),
+            (9_949, "9.9 ms"),
+            (9_950, "10 ms"),
+            (123_456, "123 ms"),
+            (u64::MAX, "18446744073709551 ms"),
+        ] {
+            assert_eq!(millis(us), text);
         }
     }
 

@@ -114,7 +114,31 @@ fn a_new_project_never_overwrites() {
 #[test]
 fn wrong_usage_is_two() {
     let home = Home::new();
-    for arguments in [&["nonsense"][..], &["select"], &["watch", "*", "--timeout", "x"], &["cp", "a", "b"]] {
+    for arguments in [
+        &["nonsense"][..],
+        &["select"],
+        &["watch", "*", "--timeout", "x"],
+        &["cp", "a", "b"],
+        &["token", "--role", "king"],
+        &["token", "--ttl", "soon"],
+        &["token", "--label", "tier"],
+        &["token", "--name", "Edge"],
+        &["node", "describe", "Edge"],
+        &["node", "label", "edge-1"],
+        &["node", "label", "edge-1", "tier"],
+        &["node", "label", "edge-1", "tier=a", "tier-"],
+        &["why", "Shop"],
+        &["move", "shop:cart"],
+        &["scatter", "shop:*", "--until", "0"],
+        &["scatter", "shop:*^Ext<stock>"],
+        &["get", "shop; delete shop", "--stale-ok"],
+        &["serve", "--join", "cloud:4343"],
+        &["serve", "--join", "sl1.a.b.c", "cloud:4343"],
+        &["serve", "--advertise", "cloud"],
+        &["serve", "--listen", "4343"],
+        &["serve", "--label", "Tier=edge"],
+        &["serve", "--name", "Edge"],
+    ] {
         home.run(arguments).fails(2);
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it should do")]
 
 mod commands;
+mod mesh;
 mod pretend;
 mod reference;
 mod support;

@@ -21,23 +21,23 @@ use starlane_core::Code;
 
 /// What was asked of the API.
 #[derive(Debug, Clone)]
-struct Asked {
+pub(crate) struct Asked {
     /// Method, path and query.
-    line: String,
+    pub(crate) line: String,
     authorization: String,
     content_type: String,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// An API that gives prepared answers in order and remembers what was asked.
-struct Pretend {
+pub(crate) struct Pretend {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Pretend {
-    fn new(answers: impl IntoIterator<Item = Response>) -> Self {
+    pub(crate) fn new(answers: impl IntoIterator<Item = Response>) -> Self {
         let answers: Arc<Mutex<VecDeque<Response>>> = Arc::new(Mutex::new(answers.into_iter().collect()));
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let runtime =
@@ -72,7 +72,7 @@ impl Pretend {
         Self { address, asked, _runtime: runtime }
     }
 
-    fn home(&self) -> Home {
+    pub(crate) fn home(&self) -> Home {
         let home = Home::new();
         home.pretend_node(self.address);
         home
@@ -82,31 +82,31 @@ impl Pretend {
         Client::new(&format!("http://{}", self.address), "token", None).unwrap()
     }
 
-    fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.asked().into_iter().map(|asked| asked.line).collect()
     }
 }
 
-fn answer(status: u16, content_type: &str, body: impl Into<Body>) -> Response {
+pub(crate) fn answer(status: u16, content_type: &str, body: impl Into<Body>) -> Response {
     Response::builder().status(status).header("content-type", content_type).body(body.into()).unwrap()
 }
 
-fn ok(body: Value) -> Response {
+pub(crate) fn ok(body: Value) -> Response {
     answer(200, "application/json", body.to_string())
 }
 
-fn refused(status: u16, code: &str, more: Value) -> Response {
+pub(crate) fn refused(status: u16, code: &str, more: Value) -> Response {
     let mut problem = json!({"type": "", "title": "", "status": status, "detail": "because", "code": code});
     problem.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     answer(status, "application/problem+json", problem.to_string())
 }
 
 /// A stream that is cut, as when a node is killed.
-fn cut(text: &str) -> Response {
+pub(crate) fn cut(text: &str) -> Response {
     let first = futures::stream::iter([Ok(Bytes::from(text.to_owned()))]);
     // What comes at once with its end may never be sent: the server gets a turn in between.
     let end = futures::stream::once(async {
@@ -117,7 +117,7 @@ fn cut(text: &str) -> Response {
 }
 
 /// A stream that stays open.
-fn open(text: &str) -> Response {
+pub(crate) fn open(text: &str) -> Response {
     let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(text.to_owned()))]);
     answer(200, "application/x-ndjson", Body::from_stream(first.chain(futures::stream::pending())))
 }

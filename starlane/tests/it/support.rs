@@ -32,7 +32,8 @@ impl Home {
         folder.create().unwrap();
         folder.ensure_token().unwrap();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        folder.set_running(&Running { name: "pretend".into(), version, pid: 0, api, http: api }).unwrap();
+        let running = Running { name: "pretend".into(), version, pid: 0, api, http: api, links: None };
+        folder.set_running(&running).unwrap();
     }
 
     /// A command that is not started yet.
