@@ -59,7 +59,8 @@ pub struct Config {
     pub look: Duration,
     /// How long the handlers of a mechtron may go on when it is to let go.
     pub release: Duration,
-    /// How many mechtrons may be on their way at once; the others wait for their turn.
+    /// How many mechtrons may be on their way at once; the others wait for their turn. So no more actions wait than these
+    /// times the nodes that each leaves, and one for each node.
     pub changes_max: usize,
 }
 
@@ -572,11 +573,9 @@ impl Placement {
             counted: Vec::new(),
         });
         if mechtron.epoch != epoch {
-            mechtron.held.clear();
             // Whatever was on its way is there, or was overtaken by another leader.
-            if mechtron.change.as_ref().is_some_and(|change| change.epoch <= epoch) {
-                mechtron.change = None;
-            }
+            mechtron.change = None;
+            mechtron.held.clear();
         }
         mechtron.scope = scope;
         mechtron.want = want;

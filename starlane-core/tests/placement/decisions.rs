@@ -576,6 +576,29 @@ fn a_new_leader_trusts_what_is_there_and_ends_what_was_begun() {
 }
 
 #[test]
+fn what_another_leader_writes_ends_a_change_that_was_begun_later() {
+    let mut desk = Desk::new(&[("a", "edge"), ("b", "edge"), ("c", "edge")]);
+    desk.mechtron("shop:m", &[EDGE]);
+    desk.do_all();
+    let (m, now) = (point("shop:m"), desk.now);
+    let of_the_other = Epoch(desk.resources[&m].modified.0 + 1);
+    // Another leader decides here; this one does after one more change, so that its epoch is newer.
+    desk.put("shop:m", "Mechtron", &[("title", "x")]);
+    desk.put("shop:m", "Mechtron", &[("title", "y")]);
+    desk.placement.move_to(&m, &name("b"), now).unwrap();
+    desk.collect();
+    desk.do_one();
+    desk.log();
+    desk.write(&m, "Mechtron", assignment(&[name("c")], of_the_other), None);
+    desk.open.retain(|action| !matches!(action, Action::Adopt { .. }));
+    desk.do_all();
+    let log = desk.log();
+    assert!(log[0].starts_with("c lets go of shop:m"), "{log:?}");
+    assert!(log[1].starts_with("b takes shop:m of c"), "what `a` gave is too old by now: {log:?}");
+    assert_eq!((log.len(), log[3].as_str()), (4, "shop:m moved to b"));
+}
+
+#[test]
 fn a_leader_that_begins_waits_for_the_nodes_before_it_assigns() {
     let mut desk = Desk::new(&[]);
     for node in ["a", "b"] {
