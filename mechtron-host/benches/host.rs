@@ -122,7 +122,7 @@ async fn local_requests(rows: &mut Vec<Row>, crossing: f64) {
         for _ in 0..5 {
             let start = Instant::now();
             let asks = (0..pairs).map(|number| {
-                world.host.request(message(&format!("bench:p-{number}"), script(100_000, at_a_time), LONG))
+                world.request(message(&format!("bench:p-{number}"), script(100_000, at_a_time), LONG))
             });
             futures::future::join_all(asks).await;
             // Each request is a message to the echo and a reply to the asker.
@@ -198,7 +198,7 @@ async fn memory(rows: &mut Vec<Row>, of: &'static str, wasm: Vec<u8>, name: &str
             request.method =
                 if name.is_empty() { Method::ext("Ask") } else { Method::ext("GetTotal") }.unwrap();
         }
-        let Outcome::Ok(_) = world.host.request(first).await else { panic!("{at} does not answer") };
+        let Outcome::Ok(_) = world.request(first).await else { panic!("{at} does not answer") };
     }
     let live = resident() - before;
     for at in &points {

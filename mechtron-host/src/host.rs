@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 
 use crate::limits::Config;
 use crate::logs::{LogStream, Logs};
-use crate::mailbox::{Mail, ReplyTo, Waiter};
+use crate::mailbox::{Mail, NotHere, ReplyTo, Waiter};
 use crate::module::{Module, Modules};
 use crate::outside::Outside;
-use crate::shard::{Event, Info, Queue, Shard, place};
+use crate::shard::{Event, Info, Queue, Released, Shard, place};
 
 /// Runs mechtrons. Clones are handles of the same host; with the last one its threads end.
 #[derive(Clone)]
@@ -67,6 +67,8 @@ pub struct Stats {
     pub live: u64,
     /// Mechtrons that are known, live or asleep.
     pub known: u64,
+    /// Messages that wait for a mechtron or are being handled, as of the shards' last rounds.
+    pub queue: u64,
 }
 
 impl Host {
@@ -104,7 +106,14 @@ impl Host {
 
     /// Asks a mechtron's own code, past any bind. There is exactly one outcome, by the deadline; who drops the future
     /// gives up, and the handler is told.
-    pub fn request(&self, message: Message) -> impl Future<Output = Outcome> + Send + 'static {
+    ///
+    /// # Errors
+    /// [`NotHere`] with the message, which surely did not run, when the mechtron does not live on this host. Whoever holds a
+    /// message of [`Released::waiting`](crate::Released::waiting) decides how that one ends.
+    pub fn request(
+        &self,
+        message: Message,
+    ) -> impl Future<Output = Result<Outcome, NotHere>> + Send + 'static {
         let (sender, receiver) = oneshot::channel();
         let ticket = self.0.tickets.fetch_add(1, Ordering::Relaxed);
         let point = message.header.to.clone();
@@ -116,12 +125,13 @@ impl Host {
             if let Some(mail) = refused {
                 guard.point = None;
                 drop(mail);
-                return Outcome::Rejected(busy());
+                return Ok(Outcome::Rejected(busy()));
             }
             let outcome = receiver.await;
             guard.point = None;
             outcome.unwrap_or_else(|_| {
-                Outcome::Unknown(Refusal::new(Code::Internal, "the host lost the request; it may have run"))
+                let detail = "the host lost the request; it may have run";
+                Ok(Outcome::Unknown(Refusal::new(Code::Internal, detail)))
             })
         }
     }
@@ -129,16 +139,44 @@ impl Host {
     /// Sends a mechtron's own code a message without an answer.
     ///
     /// # Errors
-    /// `E-BUSY` when its shard has too much waiting. A full mailbox is counted in [`Stats::lost`].
+    /// `E-BUSY` when its shard has too much waiting. A full mailbox is counted in [`Stats::lost`]. When the mechtron does
+    /// not live here, the message goes to [`Outside::not_here`].
     pub fn send(&self, message: Message) -> Result<(), Refusal> {
         let queue = self.queue(&message.header.to);
         queue.deliver(self.mail(message, ReplyTo::Nobody)).map_err(|_| busy())
     }
 
-    /// Says that config, module or bind of a point changed: at its next turn the mechtron takes a new
+    /// Says that config, module, bind or node of a point changed: at its next turn the mechtron takes a new
     /// [`Activation`](crate::Activation) and keeps state and mailbox. One that does not start is rolled back.
     pub fn swap(&self, point: &Point) {
         self.queue(point).tell(Event::Swap(point.clone()));
+    }
+
+    /// Lets go of a mechtron: it is given no new messages, what it handles comes to its end within a time, its state is saved.
+    /// What is handled longer ends as `Unknown`; a commit that is under way is waited for. Those that wait until then, or
+    /// come while it leaves, are given back in their order. From then on the point does not live here: requests end as
+    /// [`NotHere`], signals go to [`Outside::not_here`]. So it stays until [`Host::swap`] finds a newer epoch than the one
+    /// that was let go of; of a mechtron that this host did not know, `swap` asks for any.
+    ///
+    /// When the future is dropped the mechtron leaves all the same: what waits is given back, and a state that only this
+    /// host had is what the next call answers.
+    ///
+    /// # Errors
+    /// `E-BUSY` when the host knows as many mechtrons as it can, or when it was asked to let go once more meanwhile, and
+    /// `E-NOT-FOUND` when the mechtron was removed. It may then run on.
+    pub fn release(
+        &self,
+        point: &Point,
+        within: Duration,
+    ) -> impl Future<Output = Result<Released, Refusal>> + Send + 'static {
+        let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let deadline = self.0.config.clock.now().saturating_add(within);
+        let (sender, receiver) = oneshot::channel();
+        self.queue(point).tell(Event::Leave(point.clone(), deadline, sender));
+        async move {
+            let stopped = |_| Err(Refusal::new(Code::Internal, "the host is gone"));
+            receiver.await.unwrap_or_else(stopped)
+        }
     }
 
     /// Ends a mechtron; all who wait are refused, its state in memory and its log lines are gone.
@@ -170,6 +208,7 @@ impl Host {
             traps: sum(|counters| &counters.traps),
             live: sum(|counters| &counters.live),
             known: sum(|counters| &counters.known),
+            queue: sum(|counters| &counters.queue),
         }
     }
 

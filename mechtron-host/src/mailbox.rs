@@ -1,8 +1,10 @@
 //! Messages that wait for a mechtron, within bounds.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
-use starlane_core::{Message, Outcome, Payload, Request};
+use starlane_core::{Code, Message, Outcome, Payload, Refusal, Request};
 use tokio::sync::oneshot;
 
 use crate::clock::Moment;
@@ -29,12 +31,29 @@ impl Mail {
     }
 }
 
+/// How a request ended, or that it must be asked elsewhere.
+pub(crate) type Answer = Result<Outcome, NotHere>;
+
+/// A request came to a host that its mechtron does not live on. It surely did not run.
+#[derive(Debug, thiserror::Error)]
+#[error("{} does not live on this node", .0.header.to)]
+pub struct NotHere(
+    /// The request, with the time that it has left.
+    pub Box<Message>,
+);
+
+impl From<NotHere> for Refusal {
+    fn from(error: NotHere) -> Self {
+        Refusal::new(Code::EpochStale, error.to_string())
+    }
+}
+
 /// Who waits for an answer.
 #[derive(Debug)]
 pub(crate) enum ReplyTo {
     Nobody,
     /// Somebody outside of the shards, under a number of their own.
-    Outside(u64, oneshot::Sender<Outcome>),
+    Outside(u64, oneshot::Sender<Answer>),
     /// A mechtron of this host.
     Mechtron(Address),
 }
@@ -70,13 +89,42 @@ impl ReplyTo {
     }
 }
 
-#[derive(Debug, Default)]
+/// How many messages a shard has, waiting or being handled; all that hold some share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gauge(Rc<Cell<u64>>);
+
+impl Gauge {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.get()
+    }
+
+    pub(crate) fn add(&self, count: usize) {
+        self.0.set(self.0.get() + count as u64);
+    }
+
+    pub(crate) fn take(&self, count: usize) {
+        self.0.set(self.0.get() - count as u64);
+    }
+}
+
+#[derive(Debug)]
 pub(crate) struct Mailbox {
     queue: VecDeque<Mail>,
     bytes: u64,
+    gauge: Gauge,
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.gauge.take(self.queue.len());
+    }
 }
 
 impl Mailbox {
+    pub(crate) fn new(gauge: Gauge) -> Self {
+        Self { queue: VecDeque::new(), bytes: 0, gauge }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
@@ -98,6 +146,7 @@ impl Mailbox {
             return Err(mail);
         }
         self.bytes = bytes;
+        self.gauge.add(1);
         self.queue.push_back(mail);
         Ok(())
     }
@@ -105,11 +154,13 @@ impl Mailbox {
     /// Puts a mail back that was taken out before the others.
     pub(crate) fn push_front(&mut self, mail: Mail) {
         self.bytes += mail.bytes();
+        self.gauge.add(1);
         self.queue.push_front(mail);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Mail> {
         let mail = self.queue.pop_front()?;
+        self.gauge.take(1);
         self.bytes -= mail.bytes();
         Some(mail)
     }
@@ -124,6 +175,7 @@ impl Mailbox {
             return Vec::new();
         }
         let (out, stay): (Vec<_>, Vec<_>) = self.queue.drain(..).partition(fits);
+        self.gauge.take(out.len());
         self.queue = stay.into();
         self.bytes = self.queue.iter().map(Mail::bytes).sum();
         out

@@ -11,18 +11,36 @@ use crate::module::Module;
 
 /// What the host needs of its node. Futures run on the runtime of [`Config`](crate::Config); nothing here blocks.
 pub trait Outside: Send + Sync + 'static {
-    /// What runs at a point: asked at its first message, and after [`Host::swap`](crate::Host::swap). A refusal goes to all
-    /// who wait.
-    fn activation(&self, point: Point) -> BoxFuture<'static, Result<Activation, Refusal>>;
-    /// The state that was saved last, if any.
-    fn load_state(&self, point: Point) -> BoxFuture<'static, Result<Option<Bytes>, Refusal>>;
-    /// Saves a state; resolves when it is durable.
-    fn save_state(&self, point: Point, epoch: Epoch, state: Bytes)
-    -> BoxFuture<'static, Result<(), Refusal>>;
-    /// Asks a point that is no mechtron of this host, or whose messages pass a bind.
+    /// What runs at a point, if it lives here: asked at its first message, after [`Host::swap`](crate::Host::swap), and when
+    /// a state of it was refused as that of an older epoch. An epoch that was refused, or let go of, is taken as
+    /// [`Runs::Elsewhere`]. A refusal goes to all who wait.
+    fn activation(&self, point: Point) -> BoxFuture<'static, Result<Runs, Refusal>>;
+    /// The state that a mechtron begins with: the last that was saved, or that another node handed over. Asked once in an
+    /// epoch and after each sleep; with [`Durability::Memory`] only once in an epoch, and `None` leaves it what it has.
+    fn load_state(
+        &self,
+        point: Point,
+        epoch: Epoch,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, Refusal>>;
+    /// Saves a state where its durability says, which is never [`Durability::Memory`]; resolves when it is durable. One
+    /// of an older epoch than another that was saved, or was handed over, is refused with `E-EPOCH-STALE`.
+    fn save_state(
+        &self,
+        point: Point,
+        epoch: Epoch,
+        durability: Durability,
+        state: Bytes,
+    ) -> BoxFuture<'static, Result<(), Refusal>>;
+    /// Asks a point that is no mechtron of this host, or whose messages pass a bind. Called in the order in which the
+    /// messages were sent; the futures are polled in any order, so that what keeps the order happens in the call.
     fn request(&self, message: Message) -> BoxFuture<'static, Outcome>;
     /// The same without an answer.
     fn send(&self, message: Message);
+    /// A message without an answer came to this host, whose mechtron does not live here; it surely did not run. It may cross
+    /// one node less than before, so that one that comes back again and again ends. Those of one mechtron come in the order
+    /// in which they were sent.
+    fn not_here(&self, message: Message);
     /// The answer of a selector for a mechtron: a JSON array of at most 1,000 resources, and whether there are more.
     fn select(&self, by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>>;
     /// A mechtron is `Ready`, or `Panic` with its reason. Not called when one goes to sleep or wakes up.
@@ -34,6 +52,21 @@ pub trait Outside: Send + Sync + 'static {
     }
 }
 
+/// Where a point lives.
+#[derive(Debug, Clone)]
+pub enum Runs {
+    /// On this host.
+    Here(Activation),
+    /// On another, or on none for now. Nothing of it is kept here, so that its next message asks again.
+    Elsewhere,
+}
+
+impl From<Activation> for Runs {
+    fn from(activation: Activation) -> Self {
+        Runs::Here(activation)
+    }
+}
+
 /// What runs at a point.
 #[derive(Debug, Clone)]
 pub struct Activation {
@@ -41,7 +74,8 @@ pub struct Activation {
     pub module: Arc<Module>,
     /// Which of the module's mechtrons; empty when it has one.
     pub name: String,
-    /// Under which assignment this node acts for the point.
+    /// Under which assignment this node acts for the point. Under another it begins with the state that is loaded then,
+    /// since somebody else may have acted for it in between.
     pub epoch: Epoch,
     /// Where its state is kept.
     pub durability: Durability,
@@ -62,7 +96,8 @@ impl Activation {
 
     /// Whether a mechtron that runs by this one need not be started again to run by `other`.
     pub(crate) fn runs_like(&self, other: &Activation) -> bool {
-        self.module.digest() == other.module.digest()
+        self.epoch == other.epoch
+            && self.module.digest() == other.module.digest()
             && self.name == other.name
             && self.durability == other.durability
             && self.config == other.config

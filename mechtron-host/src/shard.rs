@@ -1,5 +1,7 @@
 //! A thread that owns mechtrons and runs their turns.
 
+mod moving;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,8 +14,8 @@ use foldhash::fast::RandomState;
 use mechtron_abi::{StartHead, Writer};
 use parking_lot::{Condvar, Mutex};
 use starlane_core::{
-    Agent, Body, Code, Header, Message, MessageId, Outcome, Payload, Phase, Point, Refusal, Reply, Request,
-    Status,
+    Agent, Body, Code, Epoch, Header, Message, MessageId, Outcome, Payload, Phase, Point, Refusal, Reply,
+    Request, Status,
 };
 use tokio::sync::oneshot;
 
@@ -23,11 +25,14 @@ use crate::imports::Env;
 use crate::instance::{Ended, Instance, clamp};
 use crate::limits::{Config, Limits, effective};
 use crate::logs::Logs;
-use crate::mailbox::{Address, Mail, Mailbox, ReplyTo, Waiter};
+use crate::mailbox::{Address, Answer, Gauge, Mail, Mailbox, ReplyTo, Waiter};
 use crate::names::Names;
-use crate::outside::{Activation, Durability, Outside};
+use crate::outside::{Activation, Durability, Outside, Runs};
 use crate::turn::{self, Action, Conversation, Pending, Waits};
 use crate::wasi::Command as Wasi;
+
+use self::moving::Leaving;
+pub use self::moving::{Asker, Released, Returned, Waiting};
 
 /// Turns between two looks into the queue.
 const TURNS: usize = 64;
@@ -49,13 +54,17 @@ pub(crate) enum Event {
     /// Nobody waits for this message any more.
     GiveUp(Point, Waiter),
     /// What runs at a point, as the answer to the question with this number.
-    Activated(Point, u64, Result<Activation, Refusal>),
+    Activated(Point, u64, Result<Runs, Refusal>),
     /// The state that a mechtron begins with.
-    Loaded(Point, u64, Result<Option<Bytes>, Refusal>),
+    Loaded(Point, u64, Epoch, Result<Option<Bytes>, Refusal>),
     /// A state is durable, or not.
     Saved(Point, u64, Result<(), Refusal>),
-    /// What runs at a point changed.
+    /// What runs at a point changed, or where.
     Swap(Point),
+    /// A mechtron is to leave this host; its handlers may go on until a moment.
+    Leave(Point, Moment, oneshot::Sender<Result<Released, Refusal>>),
+    /// Somebody outside of the shards has the message that a mechtron asked with, and will answer it by a moment.
+    Bridge(Address, oneshot::Receiver<Answer>, Moment),
     Remove(Point),
     Sleep(Point),
     Info(Point, oneshot::Sender<Option<Info>>),
@@ -83,6 +92,7 @@ pub(crate) struct Counters {
     pub(crate) known: AtomicU64,
     pub(crate) traps: AtomicU64,
     pub(crate) lost: AtomicU64,
+    pub(crate) queue: AtomicU64,
 }
 
 impl Queue {
@@ -182,6 +192,8 @@ pub enum State {
     Sleeping,
     /// It failed too often and is not tried for a while.
     Failed,
+    /// This host let go of it: it lives on another node, or on none.
+    Elsewhere,
 }
 
 struct Slot {
@@ -215,6 +227,11 @@ struct Slot {
     handled: u64,
     restarts_all: u64,
     ready_told: bool,
+    /// It is on its way to another node.
+    leaving: Option<Leaving>,
+    /// The last epoch under which this host let go of it, or was refused as not the one that acts for it: only under a
+    /// newer one it runs here again.
+    over: Option<Epoch>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,6 +244,8 @@ enum Step {
     Live,
     /// Until `not_before`.
     Failed,
+    /// It does not live here, until it is asked again what runs here.
+    Elsewhere,
 }
 
 struct Live {
@@ -248,6 +267,31 @@ struct Held {
 enum Then {
     GoOn,
     Sleep,
+}
+
+impl Slot {
+    fn is_durable(&self) -> bool {
+        self.activation.as_ref().is_some_and(|activation| activation.durability != Durability::Memory)
+    }
+
+    /// Runs by another activation from its next start on; goes back to this one when that does not start, if it may.
+    fn change_to(&mut self, activation: Arc<Activation>, goes_back: bool, host_limits: &Arc<Limits>) {
+        let epoch = activation.epoch;
+        self.limits = effective(activation.limits.as_ref(), host_limits);
+        let before = self.activation.replace(activation);
+        // Somebody else may have acted for it in between.
+        if before.as_ref().is_some_and(|before| before.epoch != epoch) {
+            self.state_known = false;
+            if self.is_durable() {
+                self.state = None;
+            }
+        }
+        // Whatever runs does so under the newest epoch.
+        self.previous = before.filter(|_| goes_back).map(|before| match before.epoch == epoch {
+            true => before,
+            false => Arc::new(Activation { epoch, ..(*before).clone() }),
+        });
+    }
 }
 
 pub(crate) struct Shard {
@@ -278,6 +322,7 @@ pub(crate) struct Shard {
     id_base: u64,
     draining: Option<oneshot::Sender<()>>,
     stopped: bool,
+    gauge: Gauge,
 }
 
 /// Which shard a point lives on.
@@ -325,6 +370,7 @@ impl Shard {
             id_base: u64::from_le_bytes(base),
             draining: None,
             stopped: false,
+            gauge: Gauge::default(),
             config,
         }
     }
@@ -372,6 +418,7 @@ impl Shard {
     }
 
     fn flush(&mut self) {
+        self.counters().queue.store(self.gauge.get(), Ordering::Relaxed);
         for (queue, batch) in self.queues.iter().zip(&mut self.outgoing) {
             if !batch.is_empty() {
                 queue.tell_all(batch);
@@ -401,28 +448,20 @@ impl Shard {
                 }
             }
             Event::Elsewhere(address, message, deadline) => {
-                // The mechtron may have given up meanwhile.
-                let waits = self.slot(address.slot).filter(|slot| slot.serial == address.serial).is_some_and(
-                    |slot| {
-                        slot.live
-                            .as_ref()
-                            .is_some_and(|live| live.conversation.requests.contains_key(&address.token))
-                    },
-                );
-                if waits {
-                    self.ask_outside(address, message, deadline);
-                }
+                self.ask_if_it_waits(address, message, deadline);
             }
             Event::Answer(address, outcome) => self.answer(address, outcome),
             Event::GiveUp(point, waiter) => self.give_up(&point, &waiter),
             Event::Activated(point, number, activation) => self.activated(&point, number, activation),
-            Event::Loaded(point, serial, state) => self.loaded(&point, serial, state),
+            Event::Loaded(point, serial, epoch, state) => self.loaded(&point, serial, epoch, state),
             Event::Saved(point, serial, saved) => self.saved(&point, serial, saved),
             Event::Swap(point) => {
-                if let Some(at) = self.points.get(&point).copied() {
+                if let Some(at) = self.points.get(&point).copied()
+                    && !self.swaps_after_leaving(at)
+                {
                     // Who does not run waits for the change, and begins with a clean slate.
                     if let Some(slot) = self.slot(at)
-                        && matches!(slot.phase, Step::Asleep | Step::Failed)
+                        && matches!(slot.phase, Step::Asleep | Step::Failed | Step::Elsewhere)
                     {
                         slot.phase = Step::Asking;
                         slot.not_before = 0;
@@ -439,6 +478,8 @@ impl Shard {
                     self.logs.forget(&point);
                 }
             }
+            Event::Leave(point, deadline, done) => self.leave(point, deadline, done),
+            Event::Bridge(address, answer, deadline) => self.bridge(address, answer, deadline),
             Event::Sleep(point) => {
                 if let Some(at) = self.points.get(&point).copied() {
                     self.sleep(at);
@@ -462,12 +503,16 @@ impl Shard {
 
     /// Takes a message for the mechtron's own code.
     fn deliver(&mut self, mail: Mail) {
+        let known = self.points.get(&mail.message.header.to).copied();
+        if known.and_then(|at| self.slot(at)).is_some_and(|slot| slot.phase == Step::Elsewhere) {
+            return self.send_away(mail);
+        }
         if self.draining.is_some() {
             let refusal = Refusal::new(Code::Draining, "the node is stopping");
             return self.reply(mail.reply, Outcome::Rejected(refusal));
         }
-        let at = match self.points.get(&mail.message.header.to) {
-            Some(at) => *at,
+        let at = match known {
+            Some(at) => at,
             None => match self.make_slot(mail.message.header.to.clone()) {
                 Ok(at) => at,
                 Err(refusal) => return self.reply(mail.reply, Outcome::Rejected(refusal)),
@@ -490,6 +535,13 @@ impl Shard {
     }
 
     fn make_slot(&mut self, point: Point) -> Result<u32, Refusal> {
+        let at = self.new_slot(point)?;
+        self.ask_activation(at);
+        Ok(at)
+    }
+
+    /// Remembers a point that was not known.
+    fn new_slot(&mut self, point: Point) -> Result<u32, Refusal> {
         if self.points.len() >= self.config.known_max.div_ceil(self.queues.len()) {
             let mut refusal = Refusal::new(Code::Busy, "this node knows as many mechtrons as it can");
             refusal.retry_after = Some(RETRY_AFTER);
@@ -503,7 +555,7 @@ impl Shard {
             previous: None,
             next: None,
             limits: Arc::clone(&self.host_limits),
-            mailbox: Mailbox::default(),
+            mailbox: Mailbox::new(self.gauge.clone()),
             live: None,
             state: None,
             state_known: false,
@@ -520,6 +572,8 @@ impl Shard {
             handled: 0,
             restarts_all: 0,
             ready_told: false,
+            leaving: None,
+            over: None,
         });
         let at = match self.free.pop() {
             Some(at) => {
@@ -533,7 +587,6 @@ impl Shard {
         };
         self.points.insert(point, at);
         self.counters().known.store(self.points.len() as u64, Ordering::Relaxed);
-        self.ask_activation(at);
         Ok(at)
     }
 
@@ -659,6 +712,9 @@ impl Shard {
         let now = self.now;
         let Some(slot) = self.slot(at) else { return };
         let mut moment = slot.mailbox.earliest_deadline().unwrap_or(NEVER);
+        if let Some(leaving) = &slot.leaving {
+            moment = moment.min(leaving.deadline);
+        }
         if let Some(live) = &slot.live {
             moment = moment.min(live.conversation.earliest().unwrap_or(NEVER));
             if live.conversation.may_sleep() {
@@ -673,13 +729,18 @@ impl Shard {
 
     // ---- activation ----
 
-    fn activated(&mut self, point: &Point, number: u64, activation: Result<Activation, Refusal>) {
+    fn activated(&mut self, point: &Point, number: u64, activation: Result<Runs, Refusal>) {
         let Some(at) = self.points.get(point).copied() else { return };
         let host_limits = Arc::clone(&self.host_limits);
         // Answers may overtake each other; only that to the last question counts.
         let Some(slot) = self.slot(at).filter(|slot| slot.asked == number) else { return };
         let activation = match activation {
-            Ok(activation) => Arc::new(activation),
+            Ok(Runs::Elsewhere) => return self.yield_to_another(at),
+            // Whoever said so did not hear yet what this host knows.
+            Ok(Runs::Here(activation)) if slot.over.is_some_and(|over| activation.epoch <= over) => {
+                return self.stay_away(at);
+            }
+            Ok(Runs::Here(activation)) => Arc::new(activation),
             Err(refusal) if slot.activation.is_none() || refusal.code == Code::NotFound => {
                 return self.remove(at, &refusal);
             }
@@ -693,15 +754,12 @@ impl Shard {
                 return self.make_ready(at);
             }
         };
-        match slot.activation.clone() {
+        slot.over = None;
+        match &slot.activation {
             Some(current) if current.runs_like(&activation) => slot.activation = Some(activation),
             Some(_) if slot.live.is_some() => slot.next = Some(activation),
-            current => {
-                slot.limits = effective(activation.limits.as_ref(), &host_limits);
-                // Only what once started is worth going back to.
-                slot.previous = current.filter(|_| slot.ready_told);
-                slot.activation = Some(activation);
-            }
+            // Only what once started is worth going back to.
+            _ => slot.change_to(activation, slot.ready_told, &host_limits),
         }
         if slot.phase == Step::Asking {
             slot.phase = Step::Asleep;
@@ -714,8 +772,11 @@ impl Shard {
         let now = self.now;
         let Some(slot) = self.slot(at) else { return };
         slot.queued = false;
+        if slot.leaving.is_some() {
+            return self.go_on_leaving(at);
+        }
         match slot.phase {
-            Step::Asking | Step::Loading => {}
+            Step::Asking | Step::Loading | Step::Elsewhere => {}
             Step::Failed => {
                 if now >= slot.not_before {
                     slot.phase = Step::Asleep;
@@ -737,15 +798,15 @@ impl Shard {
     fn wake_up(&mut self, at: u32) {
         let Some(slot) = self.slot(at) else { return };
         let Some(activation) = slot.activation.clone() else { return };
-        let stateless = activation.module.is_command() || activation.durability == Durability::Memory;
-        if !slot.state_known && !stateless {
+        if !slot.state_known && !activation.module.is_command() {
             slot.phase = Step::Loading;
             let (point, serial) = (slot.point.clone(), slot.serial);
-            let loading = self.outside.load_state(point.clone());
+            let epoch = activation.epoch;
+            let loading = self.outside.load_state(point.clone(), epoch, activation.durability);
             let queue = Arc::clone(&self.queues[self.index as usize]);
             self.config.runtime.spawn(async move {
                 let state = loading.await;
-                queue.tell(Event::Loaded(point, serial, state));
+                queue.tell(Event::Loaded(point, serial, epoch, state));
             });
             return;
         }
@@ -753,16 +814,22 @@ impl Shard {
         self.start(at, &activation);
     }
 
-    fn loaded(&mut self, point: &Point, serial: u64, state: Result<Option<Bytes>, Refusal>) {
+    fn loaded(&mut self, point: &Point, serial: u64, epoch: Epoch, state: Result<Option<Bytes>, Refusal>) {
         let Some(at) = self.points.get(point).copied() else { return };
         let Some(slot) = self.slot(at).filter(|slot| slot.serial == serial && slot.phase == Step::Loading)
         else {
             return;
         };
         slot.phase = Step::Asleep;
+        if slot.activation.as_ref().is_some_and(|activation| activation.epoch != epoch) {
+            // Somebody else may have acted for it since; it is loaded anew.
+            return self.make_ready(at);
+        }
         match state {
             Ok(state) => {
-                slot.state = state;
+                // What is in memory alone stays unless it was handed over anew.
+                let kept = slot.state.take().filter(|_| !slot.is_durable());
+                slot.state = state.or(kept);
                 slot.state_known = true;
                 self.make_ready(at);
             }
@@ -789,7 +856,8 @@ impl Shard {
         let line_bytes = self.config.logs.line_bytes;
         let wall_ms = clock.wall_ms();
         let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_deref_mut) else { return };
-        let mut live = Box::new(Live { instance: None, conversation: Conversation::new(), held: None });
+        let conversation = Conversation::new(self.gauge.clone());
+        let mut live = Box::new(Live { instance: None, conversation, held: None });
         slot.last_used = self.now;
         if activation.module.is_command() {
             slot.live = Some(live);
@@ -903,7 +971,7 @@ impl Shard {
         let checks = activation.module.contract().checks(&activation.name);
         let mut refused = Vec::new();
         // A swap waits for a moment without any message.
-        let open = slot.next.is_none() || live.conversation.given_len() > 0;
+        let open = slot.leaving.is_none() && (slot.next.is_none() || live.conversation.given_len() > 0);
         let batch = if slot.singly > 0 { 1 } else { slot.limits.batch };
         if open && live.conversation.takes_messages(reentrant, &slot.limits) && !(any && slot.singly > 0) {
             while live.conversation.in_run() < batch
@@ -963,12 +1031,11 @@ impl Shard {
     /// Makes the state of a run durable, then lets its outbox go.
     fn commit(&mut self, at: u32, output: turn::Output) {
         let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_deref_mut) else { return };
+        let durable = slot.is_durable();
         let Some(live) = slot.live.as_deref_mut() else { return };
         let changed = output.state.filter(|state| slot.state.as_ref() != Some(state));
         let Some(state) = changed else { return self.release(at, output.actions) };
-        let durability =
-            slot.activation.as_ref().map_or(Durability::Memory, |activation| activation.durability);
-        if durability == Durability::Memory {
+        if !durable {
             if let Some(instance) = &mut live.instance {
                 instance.set_state(state.clone());
             }
@@ -982,8 +1049,8 @@ impl Shard {
     fn save(&mut self, at: u32, state: Bytes) {
         let Some(slot) = self.slot(at) else { return };
         let (point, serial) = (slot.point.clone(), slot.serial);
-        let epoch = slot.activation.as_ref().map(|activation| activation.epoch).unwrap_or_default();
-        let saving = self.outside.save_state(point.clone(), epoch, state);
+        let Some(activation) = slot.activation.clone() else { return };
+        let saving = self.outside.save_state(point.clone(), activation.epoch, activation.durability, state);
         let queue = Arc::clone(&self.queues[self.index as usize]);
         self.config.runtime.spawn(async move {
             let saved = saving.await;
@@ -1011,23 +1078,19 @@ impl Shard {
 
     /// The state could not be saved: what the run did is not told, and the mechtron goes back to what was saved last.
     fn not_saved(&mut self, at: u32, held: Held, refusal: Refusal) {
-        let Some(live) = self.slot(at).and_then(|slot| slot.live.as_deref_mut()) else { return };
-        let mut replies = Vec::new();
-        for action in &held.actions {
-            if let Action::Answer { at, .. } = action {
-                replies.push(live.conversation.take_reply(*at));
-            }
-        }
         let stale = matches!(refusal.code, Code::EpochStale | Code::NotFound);
-        for reply in replies {
-            let refusal = refusal.clone();
-            self.reply(reply, if stale { Outcome::Failed(refusal) } else { Outcome::Unknown(refusal) });
-        }
-        if stale {
+        self.answer_held(at, &held, &|| match stale {
+            true => Outcome::Failed(refusal.clone()),
+            false => Outcome::Unknown(refusal.clone()),
+        });
+        if refusal.code == Code::NotFound {
             return self.remove(at, &refusal);
         }
         if let Some(live) = self.slot(at).and_then(|slot| slot.live.as_deref_mut()) {
             live.conversation.settle();
+        }
+        if stale {
+            return self.ask_who_acts(at);
         }
         let Some(slot) = self.slot(at) else { return };
         // It may have been saved after all.
@@ -1035,6 +1098,18 @@ impl Shard {
         slot.state = None;
         let detail = format!("its state could not be saved: {refusal}");
         self.crashed(at, &Ended { code: refusal.code, detail }, true);
+    }
+
+    /// Answers those who wait for a commit that is of no use any more, whatever the mechtron answered.
+    fn answer_held(&mut self, at: u32, held: &Held, outcome: &dyn Fn() -> Outcome) {
+        let Some(live) = self.slot(at).and_then(|slot| slot.live.as_deref_mut()) else { return };
+        let answers = held.actions.iter().filter_map(|action| match action {
+            Action::Answer { at, .. } => Some(live.conversation.take_reply(*at)),
+            _ => None,
+        });
+        for reply in answers.collect::<Vec<_>>() {
+            self.reply(reply, outcome());
+        }
     }
 
     /// Does what a run asked for.
@@ -1056,7 +1131,8 @@ impl Shard {
         if settled > 0 {
             slot.crashes = 0;
         }
-        let more = live.conversation.has_input(now)
+        let more = slot.leaving.is_some()
+            || live.conversation.has_input(now)
             || slot.next.is_some() && live.conversation.is_quiet()
             || (!slot.mailbox.is_empty() && live.conversation.given_len() == 0)
             || (!slot.mailbox.is_empty() && slot.activation.as_ref().is_some_and(|a| a.is_reentrant()));
@@ -1179,7 +1255,21 @@ impl Shard {
         }
     }
 
-    /// Asks a point that is not a mechtron of this host for one that is.
+    /// Asks outside, unless the mechtron gave up meanwhile.
+    fn ask_if_it_waits(&mut self, address: Address, message: Message, deadline: Moment) {
+        if self.waits(address) {
+            self.ask_outside(address, message, deadline);
+        }
+    }
+
+    /// Whether a mechtron still waits for an answer.
+    fn waits(&mut self, address: Address) -> bool {
+        let slot = self.slot(address.slot).filter(|slot| slot.serial == address.serial);
+        slot.and_then(|slot| slot.live.as_deref())
+            .is_some_and(|live| live.conversation.requests.contains_key(&address.token))
+    }
+
+    /// Asks a point that is not a mechtron of this host, for one that is.
     fn ask_outside(&mut self, address: Address, mut message: Message, deadline: Moment) {
         if deadline <= self.now {
             return self.answer(address, Outcome::Rejected(turn::expired()));
@@ -1266,7 +1356,7 @@ impl Shard {
             }
             // Who asked may have left.
             ReplyTo::Outside(_, sender) => {
-                let _ = sender.send(outcome);
+                let _ = sender.send(Ok(outcome));
             }
             ReplyTo::Mechtron(address) if address.shard == self.index => self.answer(address, outcome),
             ReplyTo::Mechtron(address) => {
@@ -1368,6 +1458,7 @@ impl Shard {
         let serial = self.serial;
         let Some(slot) = self.slot(at) else { return };
         let old = std::mem::replace(&mut slot.serial, serial);
+        let leaves = slot.leaving.is_some();
         let Some(mut live) = slot.live.take() else { return };
         if let Some(instance) = &mut live.instance {
             let point = slot.point.clone();
@@ -1383,6 +1474,9 @@ impl Shard {
             self.abandon(at, pending, Some(address));
         }
         self.count_live();
+        if leaves {
+            self.make_ready(at);
+        }
     }
 
     /// Puts a mechtron to sleep, unless a handler waits.
@@ -1404,8 +1498,7 @@ impl Shard {
         let Some(state) = state.filter(|state| slot.state.as_ref() != Some(state)) else {
             return self.fall_asleep(at);
         };
-        let durable = slot.activation.as_ref().is_some_and(|a| a.durability != Durability::Memory);
-        if !durable {
+        if !slot.is_durable() {
             slot.state = Some(state);
             return self.fall_asleep(at);
         }
@@ -1420,10 +1513,10 @@ impl Shard {
         let host_limits = Arc::clone(&self.host_limits);
         let Some(slot) = self.slot(at) else { return };
         slot.phase = Step::Asleep;
-        if let Some(next) = slot.next.take() {
-            slot.limits = effective(next.limits.as_ref(), &host_limits);
-            slot.previous = slot.activation.replace(next);
-        } else if slot.activation.as_ref().is_some_and(|a| a.durability != Durability::Memory) {
+        // The state of one that leaves is as the activation has it that it ran by.
+        if let Some(next) = slot.next.take().filter(|_| slot.leaving.is_none()) {
+            slot.change_to(next, true, &host_limits);
+        } else if slot.is_durable() {
             slot.state = None;
             slot.state_known = false;
         }
@@ -1478,17 +1571,25 @@ impl Shard {
             replies.collect::<Vec<_>>()
         });
         self.drop_live(at);
-        if let Some(slot) = self.slots[at as usize].take() {
-            self.points.remove(&slot.point);
-            self.free.push(at);
+        if let Some(leaving) = self.slot(at).and_then(|slot| slot.leaving.take()) {
+            leaving.end(Err(refusal.clone()));
         }
-        self.counters().known.store(self.points.len() as u64, Ordering::Relaxed);
+        self.forget(at);
         for mail in waiting {
             self.reply(mail.reply, Outcome::Rejected(refusal.clone()));
         }
         for reply in remains.into_iter().flatten() {
             self.reply(reply, Outcome::Failed(refusal.clone()));
         }
+    }
+
+    /// Frees the place of a mechtron that nothing is left of.
+    fn forget(&mut self, at: u32) {
+        if let Some(slot) = self.slots[at as usize].take() {
+            self.points.remove(&slot.point);
+            self.free.push(at);
+        }
+        self.counters().known.store(self.points.len() as u64, Ordering::Relaxed);
     }
 
     fn finish_drain(&mut self) {
@@ -1524,6 +1625,7 @@ impl Shard {
             Step::Asleep => State::Sleeping,
             Step::Live => State::Live,
             Step::Failed => State::Failed,
+            Step::Elsewhere => State::Elsewhere,
         };
         let live = slot.live.as_deref_mut();
         let given = live.as_ref().map_or(0, |live| live.conversation.given_len());

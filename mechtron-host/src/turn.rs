@@ -16,7 +16,7 @@ use starlane_core::{Body, Code, Headers, Outcome, Point, Refusal, Reply, Request
 use crate::clock::Moment;
 use crate::instance::Ended;
 use crate::limits::Limits;
-use crate::mailbox::{Mail, Mailbox, ReplyTo};
+use crate::mailbox::{Gauge, Mail, Mailbox, ReplyTo};
 use crate::names::Names;
 
 /// What a request waits at most when nothing else says how long.
@@ -27,8 +27,8 @@ const RUN_BYTES: u64 = 256 << 10;
 const INPUT_BYTES_MAX: u64 = 16 << 20;
 
 /// What goes on between a mechtron and its host.
-#[derive(Default)]
 pub(crate) struct Conversation {
+    gauge: Gauge,
     /// Messages that were given and are not complete, in the order they were given.
     given: VecDeque<Given>,
     /// What the mechtron waits for, by its tokens.
@@ -131,8 +131,17 @@ pub(crate) struct Remains {
 }
 
 impl Conversation {
-    pub(crate) fn new() -> Self {
-        Self { next_id: 1, ..Self::default() }
+    pub(crate) fn new(gauge: Gauge) -> Self {
+        Self {
+            gauge,
+            given: VecDeque::new(),
+            requests: HashMap::default(),
+            timers: Vec::new(),
+            inputs: VecDeque::new(),
+            input_bytes: 0,
+            next_id: 1,
+            runs: 0,
+        }
     }
 
     /// Whether a handler waits or the host owes it something.
@@ -242,6 +251,7 @@ impl Conversation {
             };
             writer.frame_with_head(header, &head, bytes(&request.body));
         }
+        self.gauge.add(1);
         self.given.push_back(Given { id, mail, run: self.runs, cancelled: false, done: false });
     }
 
@@ -485,17 +495,18 @@ impl Conversation {
     pub(crate) fn settle(&mut self) -> usize {
         let before = self.given.len();
         self.given.retain(|given| !given.done);
-        before - self.given.len()
+        let settled = before - self.given.len();
+        self.gauge.take(settled);
+        settled
     }
 
     /// What is left when the instance ended. A run with several new messages is repeated one by one, because the state
     /// knows nothing of any of them; a single one failed.
     pub(crate) fn end(&mut self, reentrant: bool) -> Remains {
         let runs = self.runs;
-        let mut given: VecDeque<_> = self.given.drain(..).collect();
+        let given = self.take_given();
         let news = given.iter().filter(|given| given.run == runs).count();
         let olds = given.len() - news;
-        let mut failed = Vec::new();
         let begun = match (olds, news) {
             (0, 1) => 1,
             // Nobody knows which of them it was.
@@ -505,9 +516,35 @@ impl Conversation {
             _ => olds,
         };
         let is_search = olds == 0 && news > 1;
-        failed.extend(given.drain(..begun).map(|given| given.mail));
+        Remains { is_search, ..Remains::split(given, begun) }
+    }
+
+    /// What is left when a mechtron is stopped between two runs: those that it had begun, and those that it had not.
+    pub(crate) fn cut(&mut self, reentrant: bool) -> Remains {
+        self.settle();
+        let given = self.take_given();
+        // One that is not reentrant handles the first; the others wait inside the guest.
+        let begun = if reentrant { given.len() } else { given.len().min(1) };
+        Remains::split(given, begun)
+    }
+
+    fn take_given(&mut self) -> VecDeque<Given> {
+        self.gauge.take(self.given.len());
+        std::mem::take(&mut self.given)
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.gauge.take(self.given.len());
+    }
+}
+
+impl Remains {
+    fn split(mut given: VecDeque<Given>, begun: usize) -> Self {
+        let failed = given.drain(..begun).map(|given| given.mail).collect();
         let again = given.into_iter().filter(|given| !given.cancelled).map(|given| given.mail).collect();
-        Remains { failed, again, is_search }
+        Self { failed, again, is_search: false }
     }
 }
 
@@ -665,7 +702,7 @@ mod tests {
 
     use super::*;
 
-    fn mail(deadline: Moment) -> (Mail, oneshot::Receiver<Outcome>) {
+    fn mail(deadline: Moment) -> (Mail, oneshot::Receiver<crate::mailbox::Answer>) {
         let [from, to, agent] = ["test:a", "test:b", "test:c"].map(|text| text.parse::<Point>().unwrap());
         let header =
             starlane_core::Header::new(MessageId(1), from, to, Agent(agent), Duration::from_millis(deadline));
@@ -682,7 +719,7 @@ mod tests {
 
     /// A conversation in whose last run this many messages were given.
     fn given(runs: &[usize]) -> Conversation {
-        let mut conversation = Conversation::new();
+        let mut conversation = Conversation::new(Gauge::default());
         let mut writer = Writer::new();
         for count in runs {
             conversation.inputs(&mut writer, 0, 0);

@@ -135,7 +135,7 @@ on_engines! {
         assert_eq!(short(&world.ask("shop:a", there).await), "Rejected E-CYCLE");
         assert_eq!(short(&world.ask("shop:a", back).await), "Rejected E-CYCLE");
         let from_far = with_chain(message("shop:a", "c", LONG), &["shop:x", "shop:a"]);
-        assert_eq!(short(&world.host.request(from_far).await), "Rejected E-CYCLE");
+        assert_eq!(short(&world.request(from_far).await), "Rejected E-CYCLE");
         assert_eq!(world.number("shop:a", "c").await, 0);
     }
 
@@ -144,19 +144,19 @@ on_engines! {
         let probe = world.module(PROBE).await;
         world.place("shop:a", &probe, Durability::Memory);
         world.number("shop:a", "c").await;
-        let running = tokio::spawn(world.host.request(message("shop:a", "w", Duration::from_secs(5))));
+        let running = tokio::spawn(world.request(message("shop:a", "w", Duration::from_secs(5))));
         world.handles("shop:a").await;
-        let waiting = tokio::spawn(world.host.request(message("shop:a", "c", Duration::from_secs(2))));
+        let waiting = tokio::spawn(world.request(message("shop:a", "c", Duration::from_secs(2))));
         while world.host.info(&point("shop:a")).await.unwrap().queue < 2 {}
         world.clock.advance(Duration::from_secs(3));
         assert_eq!(short(&waiting.await.unwrap()), "Rejected E-EXPIRED");
         world.clock.advance(Duration::from_secs(3));
         assert_eq!(short(&running.await.unwrap()), "Unknown E-TIMEOUT");
         assert_eq!(world.number("shop:a", "c").await, 0, "the handler was cancelled, the next one runs");
-        let late = world.host.request(message("shop:a", "c", Duration::ZERO)).await;
+        let late = world.request(message("shop:a", "c", Duration::ZERO)).await;
         assert_eq!(short(&late), "Rejected E-EXPIRED");
         let script = Script::default().call(Kind::Request, OWN, "out:never", b"", 1_000).bytes();
-        let asking = tokio::spawn(world.host.request(message("shop:a", script, LONG)));
+        let asking = tokio::spawn(world.request(message("shop:a", script, LONG)));
         // The time of the request begins when the guest has asked, which may be after any one of these moves.
         while !asking.is_finished() {
             world.clock.advance(Duration::from_secs(2));
@@ -175,12 +175,12 @@ on_engines! {
             world.number(at, "c").await;
         }
         let script = Script::default().request(OWN, "shop:b", b"w").bytes();
-        let asking = tokio::spawn(world.host.request(message("shop:a", script, LONG)));
+        let asking = tokio::spawn(world.request(message("shop:a", script, LONG)));
         world.handles("shop:b").await;
         asking.abort();
         // A is free again; its request to B was its own and goes on until it gives up.
         assert_eq!(world.number("shop:a", "c").await, 0);
-        let running = tokio::spawn(world.host.request(message("shop:b", "c", LONG)));
+        let running = tokio::spawn(world.request(message("shop:b", "c", LONG)));
         while world.host.info(&point("shop:b")).await.unwrap().queue < 2 {}
         // When the instance that asked ends, B is told.
         assert_eq!(short(&world.ask("shop:a", "u").await), "Failed E-TRAP");
@@ -220,10 +220,10 @@ on_engines! {
         let limits = Limits { mailbox_messages: 3, ..Limits::default() };
         world.place_with("shop:a", &probe, Durability::Memory, |activation| activation.limits = Some(limits));
         world.number("shop:a", "c").await;
-        let running = tokio::spawn(world.host.request(message("shop:a", "w", LONG)));
+        let running = tokio::spawn(world.request(message("shop:a", "w", LONG)));
         world.handles("shop:a").await;
         let waiting: Vec<_> =
-            (0..3).map(|_| tokio::spawn(world.host.request(message("shop:a", "c", LONG)))).collect();
+            (0..3).map(|_| tokio::spawn(world.request(message("shop:a", "c", LONG)))).collect();
         while world.host.info(&point("shop:a")).await.unwrap().queue < 4 {}
         match world.ask("shop:a", "c").await {
             Outcome::Rejected(refusal) => {
@@ -243,13 +243,13 @@ on_engines! {
         let probe = world.module(PROBE).await;
         world.place("shop:a", &probe, Durability::Memory);
         world.number("shop:a", "c").await;
-        let first = tokio::spawn(world.host.request(message("shop:a", "w", LONG)));
+        let first = tokio::spawn(world.request(message("shop:a", "w", LONG)));
         world.handles("shop:a").await;
         // These wait, so that they come as one batch.
         let mut batch = Vec::new();
         for number in 0..10 {
             let op = if number == 6 { "u" } else { "i" };
-            batch.push(tokio::spawn(world.host.request(message("shop:a", op, LONG))));
+            batch.push(tokio::spawn(world.request(message("shop:a", op, LONG))));
             while world.host.info(&point("shop:a")).await.unwrap().queue < 2 + number {}
         }
         first.abort();
@@ -286,7 +286,7 @@ on_engines! {
         let good = world.module(PROBE).await;
         world.place("shop:bad", &bad, Durability::Memory);
         world.place("shop:good", &good, Durability::Memory);
-        let asking = tokio::spawn(world.host.request(message("shop:bad", "c", LONG)));
+        let asking = tokio::spawn(world.request(message("shop:bad", "c", LONG)));
         while world.host.info(&point("shop:bad")).await.is_none_or(|info| info.state != State::Failed) {
             world.clock.advance(Duration::from_millis(100));
         }
@@ -390,7 +390,7 @@ on_engines! {
         let probe = world.module(PROBE).await;
         world.place("shop:a", &probe, Durability::Node);
         world.node.may_save.send_replace(false);
-        let running = tokio::spawn(world.host.request(message("shop:a", "i", LONG)));
+        let running = tokio::spawn(world.request(message("shop:a", "i", LONG)));
         while *world.node.saves.lock().unwrap() == 0 {
             tokio::task::yield_now().await;
         }

@@ -2,8 +2,9 @@
 
 #![expect(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use mechtron_abi::{CallHead, Header as FrameHeader, Kind, ReplyHead, Writer};
-use mechtron_host::{Activation, Config, Durability, EngineKind, Host, ManualClock, Module, Outside};
+use mechtron_host::{Activation, Config, Durability, EngineKind, Host, ManualClock, Module, Outside, Runs};
 use starlane_core::{
     Agent, Body, CallChain, Code, Epoch, Header, Headers, Message, MessageId, Method, Outcome, Payload,
     Phase, Point, Refusal, Reply, Request, Status,
@@ -31,30 +32,79 @@ pub fn point(text: &str) -> Point {
 /// What a host finds outside.
 pub struct Node {
     pub activations: Mutex<HashMap<Point, Activation>>,
+    /// Points that live elsewhere.
+    pub elsewhere: Mutex<HashSet<Point>>,
+    /// The points that it was asked about, in order.
+    pub asked: Mutex<Vec<Point>>,
     pub states: Mutex<HashMap<Point, Bytes>>,
+    /// Under which epochs and durabilities states were loaded and saved.
+    pub loads: Mutex<Vec<(Epoch, Durability)>>,
+    pub saved: Mutex<Vec<(Epoch, Durability)>>,
     pub saves: Mutex<usize>,
     pub save_fails: Mutex<Option<Refusal>>,
     /// Saving waits while this is false.
     pub may_save: watch::Sender<bool>,
+    /// Loading waits while this is false, and then answers what was there when it was asked.
+    pub may_load: watch::Sender<bool>,
     pub statuses: mpsc::Sender<(Point, Status)>,
     pub sent: Mutex<Vec<Message>>,
+    /// Signals to what does not live here.
+    pub not_here: Mutex<Vec<Message>>,
+    /// What was asked outside, in order.
+    pub requests: Mutex<Vec<Message>>,
+    /// `out:gate` answers while this is true.
+    pub gate: watch::Sender<bool>,
+    /// Requests to the outside that somebody waits for.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// Counts a request for as long as somebody waits for it.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Outside for Node {
-    fn activation(&self, point: Point) -> BoxFuture<'static, Result<Activation, Refusal>> {
-        let found = self.activations.lock().unwrap().get(&point).cloned();
+    fn activation(&self, point: Point) -> BoxFuture<'static, Result<Runs, Refusal>> {
+        self.asked.lock().unwrap().push(point.clone());
+        if self.elsewhere.lock().unwrap().contains(&point) {
+            return future::ready(Ok(Runs::Elsewhere)).boxed();
+        }
+        let found = self.activations.lock().unwrap().get(&point).cloned().map(Runs::Here);
         let missing = || Refusal::new(Code::NotFound, format!("nothing is at {point}"));
         future::ready(found.ok_or_else(missing)).boxed()
     }
 
-    fn load_state(&self, point: Point) -> BoxFuture<'static, Result<Option<Bytes>, Refusal>> {
-        future::ready(Ok(self.states.lock().unwrap().get(&point).cloned())).boxed()
+    fn load_state(
+        &self,
+        point: Point,
+        epoch: Epoch,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, Refusal>> {
+        self.loads.lock().unwrap().push((epoch, durability));
+        let state = self.states.lock().unwrap().get(&point).cloned();
+        let mut may = self.may_load.subscribe();
+        async move {
+            let _ = may.wait_for(|may| *may).await;
+            Ok(state)
+        }
+        .boxed()
     }
 
-    fn save_state(&self, point: Point, _: Epoch, state: Bytes) -> BoxFuture<'static, Result<(), Refusal>> {
+    fn save_state(
+        &self,
+        point: Point,
+        epoch: Epoch,
+        durability: Durability,
+        state: Bytes,
+    ) -> BoxFuture<'static, Result<(), Refusal>> {
         let failure = self.save_fails.lock().unwrap().clone();
         *self.saves.lock().unwrap() += 1;
         if failure.is_none() {
+            self.saved.lock().unwrap().push((epoch, durability));
             self.states.lock().unwrap().insert(point, state);
         }
         let mut may = self.may_save.subscribe();
@@ -66,15 +116,29 @@ impl Outside for Node {
     }
 
     fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
-        if message.header.to == point("out:never") {
-            return future::pending().boxed();
+        self.open.fetch_add(1, Ordering::AcqRel);
+        let open = Open(Arc::clone(&self.open));
+        let to = message.header.to.clone();
+        self.requests.lock().unwrap().push(message);
+        let mut gate = self.gate.subscribe();
+        async move {
+            let _open = open;
+            match to.as_str() {
+                "out:never" => future::pending().await,
+                "out:gate" => drop(gate.wait_for(|open| *open).await),
+                _ => {}
+            }
+            Outcome::Ok(Reply::new(200, "text/plain", format!("outside saw {to}")))
         }
-        let text = format!("outside saw {}", message.header.to);
-        future::ready(Outcome::Ok(Reply::new(200, "text/plain", text))).boxed()
+        .boxed()
     }
 
     fn send(&self, message: Message) {
         self.sent.lock().unwrap().push(message);
+    }
+
+    fn not_here(&self, message: Message) {
+        self.not_here.lock().unwrap().push(message);
     }
 
     fn select(&self, by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>> {
@@ -105,12 +169,21 @@ impl World {
         let (sender, statuses) = mpsc::channel(1_024);
         let node = Arc::new(Node {
             activations: Mutex::default(),
+            elsewhere: Mutex::default(),
+            asked: Mutex::default(),
             states: Mutex::default(),
+            loads: Mutex::default(),
+            saved: Mutex::default(),
             saves: Mutex::default(),
             save_fails: Mutex::default(),
             may_save: watch::Sender::new(true),
+            may_load: watch::Sender::new(true),
             statuses: sender,
             sent: Mutex::default(),
+            not_here: Mutex::default(),
+            requests: Mutex::default(),
+            gate: watch::Sender::new(true),
+            open: Arc::default(),
         });
         let cache = tempfile::tempdir().unwrap();
         let mut config = Config::new(tokio::runtime::Handle::current());
@@ -156,7 +229,13 @@ impl World {
 
     /// Asks with a body.
     pub async fn ask(&self, to: &str, body: impl Into<Bytes>) -> Outcome {
-        self.host.request(message(to, body, LONG)).await
+        self.request(message(to, body, LONG)).await
+    }
+
+    /// Asks; what does not live here rejects the message with the reason of [`NotHere`].
+    pub fn request(&self, message: Message) -> impl Future<Output = Outcome> + Send + 'static {
+        let asked = self.host.request(message);
+        async move { asked.await.unwrap_or_else(|not_here| Outcome::Rejected(not_here.into())) }
     }
 
     /// The number that a probe answers.

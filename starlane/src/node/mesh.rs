@@ -341,6 +341,7 @@ fn activation_json(info: mechtron_host::Info) -> serde_json::Value {
         State::Live => "live",
         State::Sleeping => "sleeping",
         State::Failed => "failed",
+        State::Elsewhere => "elsewhere",
     };
     let mut json = serde_json::json!({
         "state": state,

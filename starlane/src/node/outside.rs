@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use mechtron_host::{Activation, Durability, Outside};
+use mechtron_host::{Activation, Durability, Outside, Runs};
 use resource_registry::{Registry, StateStore};
 use starlane_core::{
     Agent, Code, EnvValue, Epoch, Message, Outcome, Phase, Point, Problem, Refusal, Resource, Selector,
@@ -22,7 +22,18 @@ const SELECTED_MAX: usize = 1_000;
 /// How many changes of status wait to be written; one more is dropped and logged, since a later one follows.
 const STATUSES_MAX: usize = 1_024;
 /// The properties that a mechtron is not told as its configuration.
-const NOT_CONFIG: [&str; 5] = ["bind", "config", "wasm.src", "mechtron.name", "durability"];
+const NOT_CONFIG: [&str; 10] = [
+    "bind",
+    "config",
+    "wasm.src",
+    "mechtron.name",
+    "durability",
+    "place",
+    "replicas",
+    "node",
+    "nodes",
+    "epoch",
+];
 
 /// The node as its mechtrons see it. The parts that need the host themselves are filled in when it stands.
 pub(super) struct Surroundings {
@@ -104,19 +115,27 @@ impl Surroundings {
 pub(super) struct NodeOutside(pub(super) Arc<Surroundings>);
 
 impl Outside for NodeOutside {
-    fn activation(&self, point: Point) -> BoxFuture<'static, Result<Activation, Refusal>> {
+    fn activation(&self, point: Point) -> BoxFuture<'static, Result<Runs, Refusal>> {
         let node = self.0.clone();
         Box::pin(async move {
             let parts = node.parts()?;
             let resource = node.resource(&point)?;
-            activation(parts, &resource).await.map_err(super::router::refusal)
+            activation(parts, &resource).await.map(Runs::Here).map_err(super::router::refusal)
         })
     }
 
-    fn load_state(&self, point: Point) -> BoxFuture<'static, Result<Option<Bytes>, Refusal>> {
+    fn load_state(
+        &self,
+        point: Point,
+        epoch: Epoch,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, Refusal>> {
         let node = self.0.clone();
         Box::pin(async move {
-            let epoch = epoch(&*node.resource(&point)?);
+            // Nobody hands anything over to the only node.
+            if durability == Durability::Memory {
+                return Ok(None);
+            }
             let state = node.states.get(&point).map_err(|error| super::router::refusal(error.into()))?;
             // What a resource that stood here before left behind is not this one's.
             Ok(state.filter(|(of, _)| *of == epoch).map(|(_, state)| state))
@@ -127,6 +146,7 @@ impl Outside for NodeOutside {
         &self,
         point: Point,
         epoch: Epoch,
+        _durability: Durability,
         state: Bytes,
     ) -> BoxFuture<'static, Result<(), Refusal>> {
         let states = self.0.states.clone();
@@ -160,6 +180,10 @@ impl Outside for NodeOutside {
             Ok(parts) => parts.signals.send(message),
             Err(refusal) => tracing::warn!(to = %message.header.to, "a signal was not delivered: {refusal}"),
         }
+    }
+
+    fn not_here(&self, message: Message) {
+        self.send(message);
     }
 
     fn select(&self, _by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>> {

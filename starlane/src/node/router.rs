@@ -145,7 +145,8 @@ impl Router {
                 Ok(body) => body,
                 Err(refusal) => return Outcome::Rejected(refusal),
             };
-            return self.host.request(Message { header, payload: Payload::Request(request) }).await;
+            let asked = self.host.request(Message { header, payload: Payload::Request(request) });
+            return asked.await.unwrap_or_else(|not_here| Outcome::Rejected(not_here.into()));
         }
         match resource.kind.base {
             Base::File | Base::Artifact => self.content(&request, &header.to),
