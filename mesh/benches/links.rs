@@ -1,6 +1,7 @@
-//! Requests per second between two nodes over links on loopback, over one and two hops, with an echo that answers at once.
-//! Prints one line for each size and number in flight: the median and the 99th percentile of a round trip, how many
-//! in a second, and the CPU time of the whole process for each, which pays for every node.
+//! Requests per second between two nodes over links on loopback, over one and two hops, with an echo that answers at once;
+//! and over one hop with an echo on a thread of its own, as mechtrons are. Prints one line for each size and number in
+//! flight: the median and the 99th percentile of a round trip, how many in a second, and the CPU time of the whole process
+//! for each, which pays for every node.
 //!
 //! `cargo bench -p mesh -- [--json FILE] [--seconds N] [--only BYTES/IN-FLIGHT]`
 
@@ -13,6 +14,7 @@ mod members;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,6 +26,8 @@ use starlane_core::{
     Agent, Body, Header, Headers, Message, MessageId, Method, NodeId, NodeName, Outcome, Payload, Point,
     Refusal, Reply, Request, Role,
 };
+
+use tokio::sync::oneshot;
 
 use members::Members;
 
@@ -46,8 +50,40 @@ impl Local for Echo {
     }
 }
 
+/// Answers with what it was given, on another thread.
+struct Elsewhere(SyncSender<(Message, oneshot::Sender<Outcome>)>);
+
+impl Elsewhere {
+    fn new() -> Self {
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<(Message, oneshot::Sender<Outcome>)>(4_096);
+        std::thread::spawn(move || {
+            while let Ok((message, outcome)) = receiver.recv() {
+                let Payload::Request(request) = message.payload else { unreachable!() };
+                let reply = Reply { status: 200, headers: Headers::default(), body: request.body };
+                let _ = outcome.send(Outcome::Ok(reply));
+            }
+        });
+        Self(sender)
+    }
+}
+
+impl Local for Elsewhere {
+    fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.send((message, sender)).unwrap();
+        async move { receiver.await.unwrap() }.boxed()
+    }
+
+    fn send(&self, _message: Message) {}
+
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        ready(Ok(call.body)).boxed()
+    }
+}
+
 /// What one row measures.
 struct Row {
+    answered: &'static str,
     hops: usize,
     bytes: usize,
     in_flight: usize,
@@ -72,24 +108,26 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let rows = runtime.block_on(async {
         let members = Members::new();
-        let far = start(&members, "far", &[], &[("outer", "between")]);
-        let between = start(&members, "between", &[&far], &[]);
-        let near = start(&members, "near", &[&between, &far], &[]);
-        let outer = start(&members, "outer", &[&between], &[("far", "between")]);
-        linked(&near, 2).await;
+        let echo = || Arc::new(Echo);
+        let far = start(&members, "far", echo(), &[], &[("outer", "between")]);
+        let between = start(&members, "between", echo(), &[&far], &[]);
+        let thread = start(&members, "thread", Arc::new(Elsewhere::new()), &[], &[]);
+        let near = start(&members, "near", echo(), &[&between, &far, &thread], &[]);
+        let outer = start(&members, "outer", echo(), &[&between], &[("far", "between")]);
+        linked(&near, 3).await;
         linked(&between, 3).await;
         linked(&outer, 1).await;
         let mut rows = Vec::new();
-        for (hops, from) in [(1, &near), (2, &outer)] {
+        for (answered, hops, from) in [("at once", 1, &near), ("at once", 2, &outer), ("by a thread", 1, &near)] {
             for bytes in SIZES {
                 for in_flight in IN_FLIGHT {
                     if only.as_ref().is_some_and(|only| *only != format!("{bytes}/{in_flight}")) {
                         continue;
                     }
-                    measure(from, hops, bytes, in_flight, time / 6).await;
-                    let row = measure(from, hops, bytes, in_flight, time).await;
+                    measure(from, answered, hops, bytes, in_flight, time / 6).await;
+                    let row = measure(from, answered, hops, bytes, in_flight, time).await;
                     println!(
-                        "links hops={hops} bytes={bytes} in_flight={in_flight} p50_us={:.0} p99_us={:.0} per_second={:.0} cpu_us={:.2}",
+                        "links answered=\"{answered}\" hops={hops} bytes={bytes} in_flight={in_flight} p50_us={:.0} p99_us={:.0} per_second={:.0} cpu_us={:.2}",
                         micros(row.p50),
                         micros(row.p99),
                         row.per_second,
@@ -99,7 +137,7 @@ fn main() {
                 }
             }
         }
-        for node in [near, outer, between, far] {
+        for node in [near, outer, between, thread, far] {
             node.stop().await;
         }
         rows
@@ -120,6 +158,7 @@ fn micros(time: Duration) -> f64 {
 
 fn as_json(row: &Row) -> serde_json::Value {
     json!({
+        "answered": row.answered,
         "hops": row.hops,
         "bytes": row.bytes,
         "in_flight": row.in_flight,
@@ -134,10 +173,16 @@ fn id(name: &str) -> NodeId {
     name.parse::<NodeName>().unwrap().id()
 }
 
-fn start(members: &Arc<Members>, name: &str, dials: &[&Handle], next: &[(&str, &str)]) -> Handle {
+fn start(
+    members: &Arc<Members>,
+    name: &str,
+    local: Arc<dyn Local>,
+    dials: &[&Handle],
+    next: &[(&str, &str)],
+) -> Handle {
     let parts = Parts {
         credentials: members.member(name, Role::Relay, 1),
-        local: Arc::new(Echo),
+        local,
         routing: Box::new(Fixed::new(next.iter().map(|(to, next)| (id(to), id(next))))),
         on_join: None,
         socket: Socket::Bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
@@ -156,9 +201,16 @@ async fn linked(node: &Handle, links: usize) {
 }
 
 /// Asks for so long, with so many on their way at once.
-async fn measure(from: &Handle, hops: usize, bytes: usize, in_flight: usize, time: Duration) -> Row {
+async fn measure(
+    from: &Handle,
+    answered: &'static str,
+    hops: usize,
+    bytes: usize,
+    in_flight: usize,
+    time: Duration,
+) -> Row {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    let to = id("far");
+    let to = id(if answered == "at once" { "far" } else { "thread" });
     let body = Bytes::from(vec![7; bytes]);
     let receiver: Point = "bench:to".parse().unwrap();
     // One lane does not take 16 MiB at once.
@@ -206,6 +258,7 @@ async fn measure(from: &Handle, hops: usize, bytes: usize, in_flight: usize, tim
     took.sort_unstable();
     let count = took.len();
     Row {
+        answered,
         hops,
         bytes,
         in_flight,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, TransportConfig, VarInt};
 use starlane_core::NodeId;
-use starlane_core::frame::{Close, Hello, VERSIONS};
+use starlane_core::frame::{Close, Hello, Life, VERSIONS};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -103,6 +103,8 @@ pub(crate) struct Plane {
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) transport: Arc<TransportConfig>,
     pub(crate) random: Random,
+    /// Tells this run of the node from all others.
+    pub(crate) process: u128,
 }
 
 struct State {
@@ -353,12 +355,13 @@ impl State {
 
     /// What this node says first.
     fn hello(&self, to: NodeId, tag: u64) -> Hello {
-        let last = self.neighbours.get(&to).and_then(|neighbour| neighbour.last.as_ref());
+        let neighbour = self.neighbours.get(&to);
         Hello {
             versions: (*VERSIONS.start(), *VERSIONS.end()),
             features: 0,
             link: tag,
-            last: last.map(|last| last.taken),
+            life: Life { generation: self.plane.credentials.me().generation, process: self.plane.process },
+            last: neighbour.map(Neighbour::taken).unwrap_or_default(),
         }
     }
 
@@ -395,16 +398,21 @@ impl State {
         let node = self.plane.node.clone();
         let neighbour = self.neighbours.entry(id).or_default();
         neighbour.greeting = None;
-        if let Some(last) = neighbour.last.take() {
-            node.counters.reconnects.one();
-            match last.lost(&hello) {
-                Some(signals) => node.counters.signals_lost.add(signals),
-                None => node.counters.signals_unsure.one(),
-            }
-        }
+        let losses = neighbour.settle(&hello);
+        node.counters.reconnects.add(losses.any.into());
+        node.counters.signals_lost.add(losses.signals);
+        node.counters.signals_unsure.add(losses.unsure);
         self.serial += 1;
         let dialled = address.is_some();
-        let begin = Begin { serial: self.serial, tag, peer: peer.clone(), dialled, connection, now };
+        let begin = Begin {
+            serial: self.serial,
+            tag,
+            peer: peer.clone(),
+            life: hello.life,
+            dialled,
+            connection,
+            now,
+        };
         let (link, packets) = Link::new(begin, &node.config, node.transport().clone());
         neighbour.link = Some(link.clone());
         node.counters.links_begun.one();

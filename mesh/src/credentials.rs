@@ -32,6 +32,11 @@ pub trait Credentials: Send + Sync + 'static {
     fn peer(&self, certificates: &[CertificateDer<'_>]) -> Option<Peer>;
     /// Whether a member was thrown out.
     fn is_revoked(&self, peer: &Peer) -> bool;
+    /// A secret that stays when the node starts again, and that nobody else has. With it, neighbours of a node that crashed
+    /// and came back notice at its first word, else by the silence of the links that they still believe in.
+    fn secret(&self) -> Option<[u8; 32]> {
+        None
+    }
     /// Changes whenever the certificate, the authorities or the revocations do.
     fn changes(&self) -> watch::Receiver<u64>;
 }

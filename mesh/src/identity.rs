@@ -496,6 +496,10 @@ impl Credentials for Identity {
         self.shared.state.read().revocations.hold(peer)
     }
 
+    fn secret(&self) -> Option<[u8; 32]> {
+        Some(self.shared.key.secret(b"starlane links"))
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }

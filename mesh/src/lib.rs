@@ -20,6 +20,7 @@ mod link_state;
 mod local;
 mod node;
 pub mod proof;
+mod resets;
 mod room;
 mod routing;
 mod time;

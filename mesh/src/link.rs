@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{Connection, VarInt};
 use starlane_core::NodeId;
-use starlane_core::frame::{BODY_BYTES_MAX, Close, INLINE_BYTES_MAX, Kind, LANES, Place, Taken};
+use starlane_core::frame::{BODY_BYTES_MAX, Close, INLINE_BYTES_MAX, Kind, LANES, Life, Place, Taken};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -42,7 +42,9 @@ pub(crate) struct Link {
     pub(crate) tag: u64,
     /// Who is at the other end.
     pub(crate) peer: Peer,
-    /// The same, as frames name it.
+    /// Which life of it.
+    pub(crate) life: Life,
+    /// Who it is, as frames name it.
     pub(crate) id: NodeId,
     /// Whether this node dialled.
     pub(crate) dialled: bool,
@@ -71,6 +73,7 @@ pub(crate) struct Begin {
     pub(crate) serial: u64,
     pub(crate) tag: u64,
     pub(crate) peer: Peer,
+    pub(crate) life: Life,
     pub(crate) dialled: bool,
     pub(crate) connection: Connection,
     pub(crate) now: Duration,
@@ -92,6 +95,7 @@ impl Link {
             tag: begin.tag,
             id: begin.peer.name.id(),
             peer: begin.peer,
+            life: begin.life,
             dialled: begin.dialled,
             running: Arc::default(),
             begun: begin.now,

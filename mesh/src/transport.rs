@@ -15,7 +15,6 @@ use starlane_core::frame::LANES;
 use tokio::runtime::{Builder, Handle as Runtime};
 use tokio::sync::{Notify, watch};
 
-use crate::Handle;
 use crate::config::{Config, Congestion};
 use crate::control::{OnJoin, Plane, Random};
 use crate::credentials::Credentials;
@@ -23,6 +22,7 @@ use crate::local::Local;
 use crate::node::Node;
 use crate::routing::Routing;
 use crate::time::Clock;
+use crate::{Handle, identity, resets};
 
 /// Bodies that may come on streams of their own at once.
 const BODY_STREAMS_MAX: u32 = 64;
@@ -122,6 +122,9 @@ fn build(config: Config, parts: Parts, caller: Runtime) -> io::Result<(Handle, P
     let server = server(&*parts.credentials, transport.clone())?;
     let mut endpoint = EndpointConfig::default();
     endpoint.max_udp_payload_size(config.mtu_max.max(UDP_PAYLOAD_MIN)).map_err(io::Error::other)?;
+    if let Some(secret) = parts.credentials.secret() {
+        resets::answer(secret, identity::random().map_err(io::Error::other)?, &mut endpoint);
+    }
     let runtime = Arc::new(TokioRuntime);
     let endpoint = match parts.socket {
         Socket::Abstract(socket, seed) => {
@@ -135,6 +138,7 @@ fn build(config: Config, parts: Parts, caller: Runtime) -> io::Result<(Handle, P
     let (addresses, known) = watch::channel(config.addresses.clone());
     let (stop, stopped) = watch::channel(false);
     let poke = Arc::new(Notify::new());
+    let process = identity::random().map(u128::from_le_bytes).map_err(io::Error::other)?;
     let (clock, calls) = (Clock::start(), random.next());
     let me = parts.credentials.me();
     let node = Node::new(me, config, parts.local, Runtime::current(), caller, clock, calls);
@@ -151,6 +155,7 @@ fn build(config: Config, parts: Parts, caller: Runtime) -> io::Result<(Handle, P
         stop: stopped,
         transport,
         random,
+        process,
     };
     Ok((handle, plane))
 }

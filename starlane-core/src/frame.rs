@@ -68,8 +68,8 @@ use serde::{Deserialize, Serialize};
 use crate::kind::Name;
 use crate::message::Header as MessageHeader;
 use crate::{
-    Agent, Blob, Body, CallChain, Code, Digest, Headers, Message, MessageId, Method, MethodFamily, NodeId,
-    Outcome, Payload, Point, Priority, Refusal, Reply, Request, Trace,
+    Agent, Blob, Body, CallChain, Code, Digest, Generation, Headers, Message, MessageId, Method,
+    MethodFamily, NodeId, Outcome, Payload, Point, Priority, Refusal, Reply, Request, Trace,
 };
 
 /// The versions of frames that this build speaks.
@@ -90,6 +90,9 @@ pub const FRAME_BYTES_MAX: usize = HEADER_BYTES + HEAD_BYTES_MAX + INLINE_BYTES_
 pub const CONTROL_BYTES_MAX: usize = 1024 * 1024;
 /// What stands before a body on its own stream: its ticket.
 pub const TICKET_BYTES: usize = 8;
+
+/// How many connections a hello tells of.
+pub const LAST_MAX: usize = 3;
 
 /// The version that is written.
 const VERSION: u8 = *VERSIONS.end();
@@ -1124,8 +1127,33 @@ pub struct Hello {
     pub features: u64,
     /// Names the connection; the node that dialled draws it, the other one repeats it.
     pub link: u64,
-    /// What it took from the connection between the two that was before, so that the other one knows what was lost.
-    pub last: Option<Taken>,
+    /// Which life of the node speaks.
+    pub life: Life,
+    /// What it took from the last connections between the two, newest first, so that the other one knows what was lost.
+    /// More than one, since a connection may end before both know that it began.
+    pub last: [Option<Taken>; LAST_MAX],
+}
+
+/// One life of a node, from its start to its end. It is told over a connection that the node has proven to be its own, so
+/// that nobody else can claim it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// How often the node was started; it may grow while the node runs, when others know of a later one.
+    pub generation: Generation,
+    /// Drawn at each start, so that two lives are told apart whatever they were counted as.
+    pub process: u128,
+}
+
+impl Life {
+    /// Whether it is the same run of the same node.
+    pub fn is_same(&self, other: &Life) -> bool {
+        self.process == other.process
+    }
+
+    /// Whether it is another run, and surely one before.
+    pub fn is_before(&self, other: &Life) -> bool {
+        !self.is_same(other) && self.generation < other.generation
+    }
 }
 
 /// How many signals a node took from each lane of a connection.
@@ -1138,6 +1166,16 @@ pub struct Taken {
 }
 
 impl Hello {
+    /// What the other side took from a connection, when it knows.
+    pub fn taken(&self, link: u64) -> Option<&Taken> {
+        self.last.iter().flatten().find(|taken| taken.link == link)
+    }
+
+    /// Whether the other side remembers any connection.
+    pub fn remembers(&self) -> bool {
+        self.last.iter().any(Option::is_some)
+    }
+
     /// The newest version that both sides speak.
     ///
     /// # Errors
@@ -1153,7 +1191,7 @@ impl Hello {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Control {
     /// The first word of each side.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// A packet of the routing; it is opaque here.
     Routing(Bytes),
     /// Something newer than this build.

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use starlane_core::frame::{
     self, BODY_BYTES_MAX, Control, Ending, Error, FRAME_BYTES_MAX, Frame, HEAD_BYTES_MAX, Head, Header,
-    Heads, Hello, Hop, INLINE_BYTES_MAX, Kind, LANES, Place, Service, Slicer, Taken,
+    Heads, Hello, Hop, INLINE_BYTES_MAX, Kind, LANES, Life, Place, Service, Slicer, Taken,
 };
 use starlane_core::{
-    Agent, Blob, Body, CallChain, Code, Digest, Headers, Message, MessageId, Method, NodeId, Outcome,
-    Payload, Point, Priority, Refusal, Reply, Request, Trace,
+    Agent, Blob, Body, CallChain, Code, Digest, Generation, Headers, Message, MessageId, Method, NodeId,
+    Outcome, Payload, Point, Priority, Refusal, Reply, Request, Trace,
 };
 
 const CLOUD: NodeId = NodeId(0x9ebb_5c95_13ba_c4fe);
@@ -104,7 +104,14 @@ fn controls(bytes: &[u8]) -> Result<Vec<Control>, Error> {
 fn hello() -> Hello {
     let mut lanes = [0; LANES];
     lanes[3] = 300;
-    Hello { versions: (1, 1), features: 6, link: 42, last: Some(Taken { link: 41, lanes }) }
+    let life = Life { generation: Generation(9), process: 1 << 100 | 7 };
+    Hello {
+        versions: (1, 1),
+        features: 6,
+        link: 42,
+        life,
+        last: [Some(Taken { link: 41, lanes }), None, None],
+    }
 }
 
 fn written(control: &Control) -> Vec<u8> {
@@ -139,7 +146,7 @@ fn golden() -> Vec<(&'static str, Vec<u8>)> {
         ("call", write(&header(Kind::Call), Head::Call(Service(300)), b"since 7")),
         ("answer", write(&header(Kind::Answer), Head::None, b"revision 9")),
         ("trace", write(&header(Kind::Trace), Head::None, &hops)),
-        ("hello", written(&Control::Hello(hello()))),
+        ("hello", written(&Control::Hello(Box::new(hello())))),
         ("routing", written(&Control::Routing(Bytes::from_static(b"advert")))),
     ]
 }
@@ -191,7 +198,7 @@ fn version_1_is_read_as_it_always_was() {
     let hops =
         read(&[&golden_bytes("trace")], |frame| Hop::read_all(&frame.body())).unwrap().remove(0).unwrap();
     assert_eq!(hops.iter().map(|hop| hop.node).collect::<Vec<_>>(), [CLOUD, EDGE]);
-    assert_eq!(controls(&golden_bytes("hello")), Ok(vec![Control::Hello(hello())]));
+    assert_eq!(controls(&golden_bytes("hello")), Ok(vec![Control::Hello(Box::new(hello()))]));
     assert_eq!(controls(&golden_bytes("routing")), Ok(vec![Control::Routing(Bytes::from_static(b"advert"))]));
 }
 
@@ -216,7 +223,7 @@ fn what_a_newer_node_adds_to_version_1_is_ignored() {
     let mut bytes = golden_bytes("hello");
     bytes.extend_from_slice(b"more");
     bytes[0] += 4;
-    assert_eq!(controls(&bytes), Ok(vec![Control::Hello(hello())]));
+    assert_eq!(controls(&bytes), Ok(vec![Control::Hello(Box::new(hello()))]));
     bytes[5] = 200;
     assert_eq!(controls(&bytes), Ok(vec![Control::Other(200)]));
 }

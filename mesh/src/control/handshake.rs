@@ -191,7 +191,7 @@ pub(crate) async fn welcome(
 
 fn written(hello: &Hello) -> Result<Vec<u8>, Failure> {
     let mut out = Vec::new();
-    Control::Hello(hello.clone()).write(&mut out).map_err(|_| Failure::Broken)?;
+    Control::Hello(Box::new(hello.clone())).write(&mut out).map_err(|_| Failure::Broken)?;
     Ok(out)
 }
 
@@ -204,7 +204,7 @@ async fn read_hello(send: SendStream, mut receive: RecvStream) -> Result<(Hello,
             Err(_) => return Err(Failure::Refused(Close::Malformed)),
         };
         match control {
-            Some(Control::Hello(hello)) => return Ok((hello, ControlStream { send, receive, slicer })),
+            Some(Control::Hello(hello)) => return Ok((*hello, ControlStream { send, receive, slicer })),
             Some(_) => return Err(Failure::Refused(Close::Malformed)),
             None => {}
         }

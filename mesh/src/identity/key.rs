@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rcgen::PublicKeyData;
 use rcgen::{CertificateParams, CertificateSigningRequestParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKey};
 use rustls::pki_types::{CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
 
 use super::files::Folder;
 use super::{Error, Fingerprint};
@@ -54,6 +55,14 @@ impl NodeKey {
     /// By what the public half is recognised.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         fingerprint(&*self.pair)
+    }
+
+    /// A secret for one use, that tells nothing of the private half.
+    pub(super) fn secret(&self, what_for: &[u8]) -> [u8; 32] {
+        // The length before it, so that no two uses run into each other.
+        let length = (what_for.len() as u64).to_le_bytes();
+        let hash = Sha256::new().chain_update(length).chain_update(what_for);
+        hash.chain_update(self.pair.serialize_der()).finalize().into()
     }
 
     /// A request to certify the public half. It asks for nothing else: what a certificate says, its authority decides.

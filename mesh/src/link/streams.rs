@@ -163,7 +163,7 @@ fn read_frames(
             _ => Close::Malformed,
         })?;
         *frames += 1;
-        if !node.may_send(link, &frame)? {
+        if !node.may_send(link, lane, &frame)? {
             continue;
         }
         let now_ms = || node.clock.now_ms();

@@ -53,13 +53,16 @@ impl Node {
     ///
     /// # Errors
     /// When the neighbour may not send it: a leaf carries nobody's frames but its own.
-    pub(crate) fn may_send(&self, link: &Link, frame: &Frame<'_>) -> Result<bool, Close> {
+    pub(crate) fn may_send(&self, link: &Link, lane: usize, frame: &Frame<'_>) -> Result<bool, Close> {
         let from = frame.header.from;
         if link.peer.role == Role::Leaf && from != link.id {
             return Err(Close::Malformed);
         }
         if from == self.id {
             self.counters.frames_looped.one();
+            if frame.header.kind == Kind::Signal {
+                link.take_signal(lane);
+            }
             self.give_back(frame.front(), Code::Unreachable, "the way to the node led back");
             return Ok(false);
         }

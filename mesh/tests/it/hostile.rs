@@ -45,7 +45,7 @@ async fn strangers_are_refused_before_a_byte_of_theirs_is_read() {
         if let Ok(connection) = raw.connect(a.address(), &client).await {
             // TLS lets a client go on before the server has seen who it is.
             if let Ok((mut send, _receive)) = connection.open_bi().await {
-                let _ = send.write_all(&written(&Control::Hello(hello()))).await;
+                let _ = send.write_all(&written(&Control::Hello(Box::new(hello())))).await;
             }
             let closed = connection.closed().await;
             println!("{what}: {closed}");
@@ -123,7 +123,7 @@ async fn versions_that_have_none_in_common_part() {
         let connection = raw.connect(a.address(), &member(&world, "x", Role::Relay)).await.unwrap();
         let (mut control, _heard) = connection.open_bi().await.unwrap();
         let says = Hello { versions, ..hello() };
-        control.write_all(&written(&Control::Hello(says))).await.unwrap();
+        control.write_all(&written(&Control::Hello(Box::new(says)))).await.unwrap();
         for lane in 0..16 {
             connection.open_bi().await.unwrap().0.write_all(&[lane]).await.unwrap();
         }
@@ -211,11 +211,20 @@ fn mutate(mut bytes: Vec<u8>, harms: &[Harm]) -> Vec<u8> {
     bytes
 }
 
-/// How many frames to break.
-const MUTATED: usize = 3_000;
-
 #[tokio::test(start_paused = true)]
 async fn broken_frames_close_the_link_with_a_code_and_harm_nobody() {
+    broken_frames_harm_nobody(4, 3_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "the full form takes minutes: cargo test -p mesh --release -- --ignored"]
+async fn a_million_broken_frames_harm_nobody() {
+    for seed in 0..100 {
+        broken_frames_harm_nobody(seed, 10_000).await;
+    }
+}
+
+async fn broken_frames_harm_nobody(seed: u8, frames: usize) {
     let mut world = World::new(4);
     // So that frames which claim to be long are not waited for.
     world.config.idle = Duration::from_secs(2);
@@ -223,13 +232,13 @@ async fn broken_frames_close_the_link_with_a_code_and_harm_nobody() {
     let b = world.node("b", Fake::echo(), &[a.address()]);
     linked(&b, &["a"]).await;
     let client = member(&world, "x", Role::Relay);
-    let seed = TestRng::from_seed(RngAlgorithm::ChaCha, &[4; 32]);
+    let seed = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
     let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), seed);
     let samples = samples();
     let raw = Raw::new(&world.net);
     let mut link: Option<RawLink> = None;
     let (mut closed, mut codes) = (0, std::collections::BTreeMap::new());
-    for nth in 0..MUTATED {
+    for nth in 0..frames {
         if link.as_ref().is_none_or(|link| !link.is_open()) {
             link = Some(raw.link(a.address(), &client).await);
         }
@@ -254,7 +263,7 @@ async fn broken_frames_close_the_link_with_a_code_and_harm_nobody() {
             link = None;
         }
     }
-    println!("{MUTATED} broken frames closed {closed} links: {codes:?}");
+    println!("{frames} broken frames closed {closed} links: {codes:?}");
     let known = [Close::Malformed, Close::Version, Close::Replaced].map(|close| Some(close.code()));
     assert!(codes.keys().all(|code| known.contains(code)), "{codes:?}");
     assert!(closed >= 100, "a run that did little proves nothing");
@@ -284,7 +293,7 @@ async fn what_a_newer_node_sends_is_skipped_here_and_passed_on_to_others() {
     assert_eq!((passed.kind, passed.from, passed.hops_left), (Kind::Other(99), id("x"), 15));
     assert_eq!(a.counted().kinds_unknown, 2);
     // A second hello is none.
-    control = written(&Control::Hello(hello()));
+    control = written(&Control::Hello(Box::new(hello())));
     x.control.write_all(&control).await.unwrap();
     assert_eq!(x.closed().await, Some(Close::Malformed.code()));
 }

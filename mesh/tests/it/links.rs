@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use mesh::{Action, Fixed, Malformed, Peer, Routing};
 use starlane_core::{Code, NodeId, Role};
 use tokio::time::Instant;
 
-use crate::world::{Fake, World, after, body, code, id, linked, request, until};
+use crate::world::{Fake, World, after, body, code, id, linked, request, request_between, until};
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_answered_over_a_link_whoever_dialled() {
@@ -111,6 +112,61 @@ async fn a_later_life_takes_the_place_of_an_earlier_one() {
     after(Duration::from_secs(60)).await;
     assert_eq!(hub.links()[0].peer.generation.0, 2);
     assert_eq!(hub.counted().links_begun, 2);
+}
+
+/// A hub whose link to a node was dialled by the one or the other, and a request that waits on it; then the node is killed
+/// and comes back at once, with the same certificate. What it takes until the hub has a link to the new life.
+async fn comes_back(hub_dials: bool, elsewhere: bool) {
+    let world = World::new(11);
+    let hub_socket = world.net.socket();
+    let edge_socket = world.net.socket();
+    let (hub_at, edge_at) = (hub_socket.address, edge_socket.address);
+    let hub_member = world.members.member("hub", Role::Relay, 1);
+    let to_edge = [edge_at];
+    let hub_dials = if hub_dials { &to_edge[..] } else { &[] };
+    let hub = world.start_at(hub_socket, &hub_member, Fake::echo(), hub_dials, Fixed::default());
+    let member = world.members.member("edge", Role::Relay, 1);
+    let never = Fake::new(|_| futures::future::pending().boxed());
+    let dials = if hub_dials.is_empty() { vec![hub_at] } else { Vec::new() };
+    let _killed = world.start_at(edge_socket, &member, never.clone(), &dials, Fixed::default());
+    linked(&hub, &["edge"]).await;
+    assert_eq!(hub.links()[0].dialled, !hub_dials.is_empty());
+    let waiting =
+        hub.request(id("edge"), request_between(1, "shop:a", "shop:b", "x", Duration::from_secs(60)));
+    never.wait_for(1).await;
+
+    let killed = Instant::now();
+    let socket = if elsewhere { world.net.socket() } else { world.net.socket_at(edge_at) };
+    if elsewhere {
+        world.net.cut_both(hub_at, edge_at);
+    }
+    let dials = if elsewhere { vec![hub_at] } else { dials };
+    let back = world.start_at(socket, &member, Fake::echo(), &dials, Fixed::default());
+    assert_eq!(code(&waiting.await), ("unknown", Some(Code::Timeout)));
+    let unknown = killed.elapsed();
+    linked(&hub, &["edge"]).await;
+    until("the new life is linked", || hub.counted().links_begun == 2).await;
+    assert_eq!(body(hub.request(id("edge"), request(2, "x")).await), "x");
+    assert_eq!(body(back.request(id("hub"), request(3, "x")).await), "x");
+    let linked = killed.elapsed();
+    assert!(unknown < Duration::from_millis(1_500), "{unknown:?}, {linked:?}");
+    assert!(linked < Duration::from_millis(2_500), "{unknown:?}, {linked:?}");
+    assert_eq!(hub.counted().signals_unsure, 1, "nobody knows what the killed one took");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_killed_and_dials_again_is_known_at_once() {
+    comes_back(false, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_killed_and_dials_who_dialled_it_is_known_at_once() {
+    comes_back(true, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_killed_and_only_waits_to_be_dialled_is_missed_at_once() {
+    comes_back(true, false).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,6 +51,8 @@ struct State {
 struct Inbox {
     packets: BinaryHeap<Reverse<Packet>>,
     reader: Option<Waker>,
+    /// Which socket has the address.
+    owner: u64,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -76,11 +78,21 @@ impl Net {
 
     /// A socket with an address of its own.
     pub(crate) fn socket(&self) -> Arc<NetSocket> {
+        let address = {
+            let mut state = self.0.lock().unwrap();
+            state.next += 1;
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, state.next - 1)), 1)
+        };
+        self.socket_at(address)
+    }
+
+    /// A socket with an address. Whoever had it before neither sends nor hears from now on, as if its process was killed.
+    pub(crate) fn socket_at(&self, address: SocketAddr) -> Arc<NetSocket> {
         let mut state = self.0.lock().unwrap();
-        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, state.next)), 1);
-        state.next += 1;
-        state.inboxes.insert(address, Inbox::default());
-        Arc::new(NetSocket { net: self.clone(), address, timer: Mutex::new(None) })
+        state.sent += 1;
+        let owner = state.sent;
+        state.inboxes.insert(address, Inbox { owner, ..Inbox::default() });
+        Arc::new(NetSocket { net: self.clone(), address, owner, timer: Mutex::new(None) })
     }
 
     pub(crate) fn set_weather(&self, weather: Weather) {
@@ -144,6 +156,7 @@ impl State {
 pub(crate) struct NetSocket {
     net: Net,
     pub(crate) address: SocketAddr,
+    owner: u64,
     timer: Mutex<Option<Pin<Box<Sleep>>>>,
 }
 
@@ -160,6 +173,9 @@ impl AsyncUdpSocket for NetSocket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let mut state = self.net.0.lock().unwrap();
+        if state.inboxes.get(&self.address).is_none_or(|inbox| inbox.owner != self.owner) {
+            return Ok(());
+        }
         let size = transmit.segment_size.unwrap_or(transmit.contents.len());
         for packet in transmit.contents.chunks(size) {
             state.send(self.address, transmit.destination, packet);
@@ -177,6 +193,9 @@ impl AsyncUdpSocket for NetSocket {
             let next = {
                 let mut state = self.net.0.lock().unwrap();
                 let Some(inbox) = state.inboxes.get_mut(&self.address) else { return Poll::Pending };
+                if inbox.owner != self.owner {
+                    return Poll::Pending;
+                }
                 let now = Instant::now();
                 let mut count = 0;
                 while count < bufs.len() && inbox.packets.peek().is_some_and(|packet| packet.0.due <= now) {
@@ -214,7 +233,10 @@ impl AsyncUdpSocket for NetSocket {
 
 impl Drop for NetSocket {
     fn drop(&mut self) {
-        self.net.0.lock().unwrap().inboxes.remove(&self.address);
+        let inboxes = &mut self.net.0.lock().unwrap().inboxes;
+        if inboxes.get(&self.address).is_some_and(|inbox| inbox.owner == self.owner) {
+            inboxes.remove(&self.address);
+        }
     }
 }
 

@@ -21,9 +21,20 @@ use crate::world::{
 
 #[tokio::test(start_paused = true)]
 async fn under_cuts_each_request_ends_once_in_time_and_as_it_says() {
-    const REQUESTS: u128 = 4_000;
+    each_request_ends_once(1, 4_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "the full form takes minutes: cargo test -p mesh --release -- --ignored"]
+async fn under_cuts_a_million_requests_end_once_in_time_and_as_they_say() {
+    for seed in 0..25 {
+        each_request_ends_once(seed, 40_000).await;
+    }
+}
+
+async fn each_request_ends_once(seed: u64, requests: u128) {
     const SLACK: Duration = Duration::from_millis(100);
-    let world = World::new(1);
+    let world = World::new(seed);
     let server = Fake::new(|message| {
         let wait = Duration::from_millis(message.header.id.0 as u64 % 50);
         async move {
@@ -35,14 +46,14 @@ async fn under_cuts_each_request_ends_once_in_time_and_as_it_says() {
     let (a, b) = world.pair(server.clone()).await;
     world.net.set_weather(Weather { lost: 3, ..Weather::default() });
     let mut asking = JoinSet::new();
-    for n in 0..REQUESTS {
+    for n in 0..requests {
         let (from, remaining) =
             (format!("shop:a-{}", n % 50), Duration::from_millis(2_000 + (n as u64 % 7) * 1_500));
         let due = Instant::now() + remaining;
         let asked = a.request(id("b"), request_between(n, &from, "shop:b", "x", remaining));
         asking.spawn(async move { (n, asked.await, Instant::now().saturating_duration_since(due)) });
         after(Duration::from_millis(7)).await;
-        match n {
+        match n % 4_000 {
             // Short enough for the link to live on, and so long that it is lost.
             500 | 1_200 | 3_300 => world.net.cut_both(a.address(), b.address()),
             700 | 2_600 | 3_350 => world.net.heal(),
@@ -69,7 +80,7 @@ async fn under_cuts_each_request_ends_once_in_time_and_as_it_says() {
             Outcome::Unknown(refusal) => assert_eq!(refusal.code, Code::Timeout),
         }
     }
-    println!("{counts:?}, of which {} ran", ran.len());
+    println!("seed {seed}: {counts:?}, of which {} ran", ran.len());
     let many = |what| counts.get(&what).copied().unwrap_or(0) >= 50;
     assert!(
         many(("ok", None))

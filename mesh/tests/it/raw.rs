@@ -8,7 +8,8 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime,
 };
-use starlane_core::frame::{Control, Frame, Header, Hello, LANES, Slicer};
+use starlane_core::Generation;
+use starlane_core::frame::{Control, Frame, Header, Hello, LANES, Life, Slicer};
 
 use crate::net::Net;
 
@@ -26,7 +27,8 @@ pub(crate) struct RawLink {
 }
 
 pub(crate) fn hello() -> Hello {
-    Hello { versions: (1, 1), features: 0, link: 1, last: None }
+    let life = Life { generation: Generation(1), process: 1 };
+    Hello { versions: (1, 1), features: 0, link: 1, life, last: [None; 3] }
 }
 
 impl Raw {
@@ -55,7 +57,7 @@ impl Raw {
     pub(crate) async fn link(&self, to: SocketAddr, client: &rustls::ClientConfig) -> RawLink {
         let connection = self.connect(to, client).await.unwrap();
         let (mut control, mut heard) = connection.open_bi().await.unwrap();
-        control.write_all(&written(&Control::Hello(hello()))).await.unwrap();
+        control.write_all(&written(&Control::Hello(Box::new(hello())))).await.unwrap();
         let mut lanes = Vec::new();
         for lane in 0..LANES {
             let (mut send, receive) = connection.open_bi().await.unwrap();

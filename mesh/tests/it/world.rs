@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::members::{Member, Members};
-use crate::net::Net;
+use crate::net::{Net, NetSocket};
 
 type Handler = Box<dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync>;
 type Service = Box<dyn Fn(Call) -> BoxFuture<'static, Result<Bytes, Refusal>> + Send + Sync>;
@@ -110,6 +110,17 @@ impl World {
         dials: &[SocketAddr],
         routing: impl Routing,
     ) -> Handle {
+        self.start_at(self.net.socket(), member, local, dials, routing)
+    }
+
+    pub(crate) fn start_at(
+        &self,
+        socket: Arc<NetSocket>,
+        member: &Arc<Member>,
+        local: Arc<Fake>,
+        dials: &[SocketAddr],
+        routing: impl Routing,
+    ) -> Handle {
         let seed = self.seed.fetch_add(1, Ordering::Relaxed);
         let mut rng = [0; 32];
         rng[..8].copy_from_slice(&seed.to_le_bytes());
@@ -118,7 +129,7 @@ impl World {
             local,
             routing: Box::new(routing),
             on_join: None,
-            socket: Socket::Abstract(self.net.socket(), rng),
+            socket: Socket::Abstract(socket, rng),
             place: Place::Here,
             seed,
         };
