@@ -113,6 +113,11 @@ impl Handle {
         }
     }
 
+    /// Where other nodes can be reached, as far as was told.
+    pub fn addresses(&self) -> Vec<String> {
+        self.shell.addresses.borrow().clone()
+    }
+
     /// Other nodes can be reached at these addresses, each as `host:port`, and at no others that are known.
     pub fn set_addresses(&self, addresses: Vec<String>) {
         self.shell.addresses.send_if_modified(|known| {

@@ -5,9 +5,10 @@
 //! that, nothing is sent. Who renews shows its certificate, which may have ended up to 30 days ago.
 //!
 //! A [`Service`] takes the connections; the [`Desk`] behind it answers: [`Enrolment`] where the authority is, and on any
-//! other node whatever carries a request there, since requests and answers are plain bytes ([`Request::encode`]) that
+//! other node a [`Carrier`], which carries requests there over links, since requests and answers are plain bytes ([`Request::encode`]) that
 //! nobody on the way can change unnoticed.
 
+mod carrier;
 mod client;
 mod desk;
 mod error;
@@ -15,11 +16,14 @@ mod memory;
 
 mod rates;
 mod service;
+mod stay;
 mod wire;
 
+pub use carrier::Carrier;
 pub use client::{Joined, Wish, join, renew};
 pub use desk::{Admission, Admitted, Applicant, Denied, Desk, Enrolment};
 pub use error::JoinError;
 pub use memory::{MemoryMembers, MemoryTokens};
 pub use service::{Config, Service};
+pub use stay::{join_at, keep_renewed};
 pub use wire::{Answer, Contact, Join, Malformed, Refusal, Renew, Request};

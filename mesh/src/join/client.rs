@@ -133,14 +133,28 @@ pub async fn renew(
     address: SocketAddr,
     identity: &Identity,
 ) -> Result<Vec<Contact>, JoinError> {
-    let request = Request::Renew(Renew {
-        certificate: identity.certificate().to_vec(),
-        generation: identity.me().generation,
-        request: identity.shared().key().request()?,
-    });
+    let request = renewal(identity)?;
     let (_, answer) = ask(endpoint, address, identity.renewal(), &request)
         .await
         .map_err(|failure| failure.into_error(address, None))?;
+    take_over(answer, address, identity).await
+}
+
+/// What a member asks to stay one.
+pub(super) fn renewal(identity: &Identity) -> Result<Request, JoinError> {
+    Ok(Request::Renew(Renew {
+        certificate: identity.certificate().to_vec(),
+        generation: identity.me().generation,
+        request: identity.shared().key().request()?,
+    }))
+}
+
+/// Takes over what a renewal was answered with, by who was asked at an address.
+pub(super) async fn take_over(
+    answer: Answer,
+    address: SocketAddr,
+    identity: &Identity,
+) -> Result<Vec<Contact>, JoinError> {
     match answer {
         Answer::Refused(refusal) => Err(JoinError::of_refusal(refusal, address, &identity.me().name)),
         Answer::Member { certificate, trust, contacts } => {

@@ -29,6 +29,14 @@ pub enum JoinError {
         /// What is not right.
         why: Refused,
     },
+    /// There is no such host.
+    #[error(
+        "`{name}` has no address: check how it is written, as `host:port`, and that its name is known here"
+    )]
+    NoAddress {
+        /// What was to be dialled.
+        name: String,
+    },
     /// Nobody answers.
     #[error("nobody answers at {address}: check the address, and that UDP gets through to it")]
     Unreachable {
@@ -164,6 +172,7 @@ impl Final for JoinError {
             | JoinError::CertificateRefused => true,
             JoinError::OtherMesh { .. }
             | JoinError::NotTrusted { .. }
+            | JoinError::NoAddress { .. }
             | JoinError::Unreachable { .. }
             | JoinError::NoJoining { .. }
             | JoinError::Lost { .. }

@@ -5,18 +5,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, VarInt};
 use rustls::pki_types::CertificateDer;
-use starlane_core::NodeName;
+use starlane_core::{Code, NodeName};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::rates::Rates;
 use super::wire::REQUEST_BYTES_MAX;
 use super::{Answer, Desk, Refusal, Request};
-use crate::Identity;
 use crate::identity::Ended;
+use crate::{Identity, OnJoin};
 
 /// With this code a connection is closed when all is said.
 pub(super) const DONE: VarInt = VarInt::from_u32(0);
@@ -84,6 +85,44 @@ impl<D: Desk> Service<D> {
     /// The desk behind it.
     pub fn desk(&self) -> &D {
         &self.inner.desk
+    }
+
+    /// What takes the connections of newcomers from links, and serves them on the runtime that this is called on.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn on_join(&self) -> OnJoin {
+        let (service, runtime) = (self.clone(), tokio::runtime::Handle::current());
+        Arc::new(move |connection| {
+            let service = service.clone();
+            // As many as may be are served at once; who comes after them is told so.
+            runtime.spawn(async move { service.serve(connection).await });
+        })
+    }
+
+    /// Answers what another node carries here over links: somebody who joins there, or the node itself, which renews.
+    ///
+    /// # Errors
+    /// `Busy` when as many are served as may be, `Timeout` when the desk took too long.
+    pub async fn answer(&self, request: &[u8]) -> Result<Bytes, starlane_core::Refusal> {
+        let inner = &*self.inner;
+        let Ok(_place) = inner.places.try_acquire() else {
+            let busy = starlane_core::Refusal::new(Code::Busy, "too many ask for certificates at once");
+            return Err(starlane_core::Refusal { retry_after: Some(inner.config.every), ..busy });
+        };
+        let answer = async {
+            match Request::decode(request) {
+                Ok(request) => inner.desk.answer(request).await,
+                Err(_) => Answer::Refused(Refusal::Malformed),
+            }
+        };
+        let Ok(answer) = timeout(inner.config.patience, answer).await else {
+            return Err(starlane_core::Refusal::new(Code::Timeout, "the desk took too long"));
+        };
+        let bytes = answer.encode().map_err(|error| {
+            starlane_core::Refusal::new(Code::Internal, format!("the answer is too long: {error}"))
+        })?;
+        Ok(bytes.into())
     }
 
     /// Serves one connection to its end, and closes it.
