@@ -82,6 +82,8 @@ counters! {
     strangers
     /// Handshakes that were not begun since too many were under way.
     handshakes_refused
+    /// Panics of the local side, each of which ended one request, call or signal.
+    panics
     /// Dials that failed.
     dials_failed
 }

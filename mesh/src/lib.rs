@@ -19,6 +19,7 @@ mod link;
 mod link_state;
 mod local;
 mod node;
+mod panics;
 pub mod proof;
 mod resets;
 mod room;

@@ -217,7 +217,19 @@ impl Link {
         tasks.spawn(streams::write_control(self.clone(), send, packets, events.clone()));
         tasks.spawn(streams::read_control(node.clone(), self.clone(), receive, slicer, events.clone()));
         tasks.spawn(streams::read_bodies(node.clone(), self.clone()));
-        let reason = self.connection.closed().await;
+        let reason = loop {
+            tokio::select! {
+                biased;
+                reason = self.connection.closed() => break reason,
+                Some(ended) = tasks.join_next() => {
+                    // A link without it would only look well.
+                    if let Err(error) = ended {
+                        tracing::error!(peer = %self.peer.name, %error, "a task of a link broke");
+                        self.close(Close::Broken);
+                    }
+                }
+            }
+        };
         self.lanes.iter().for_each(Lane::close);
         // Whatever came before the end is still read.
         while tasks.join_next().await.is_some() {}

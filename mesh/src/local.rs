@@ -9,6 +9,8 @@ use starlane_core::{Message, NodeId, Outcome, Refusal};
 
 /// What links need from the node they belong to, and no more.
 ///
+/// A panic in any of it ends what panicked, as `Unknown`, and nothing else.
+///
 /// All of it is called on the thread of the links, and what [`Local::request`] answers is polled there too: it hands work
 /// on and waits, and computes elsewhere.
 pub trait Local: Send + Sync + 'static {

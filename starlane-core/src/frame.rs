@@ -150,6 +150,8 @@ pub enum Close {
     Protocol,
     /// The node has as many links as it may.
     Full,
+    /// Something of the node broke.
+    Broken,
 }
 
 impl Close {
@@ -166,6 +168,7 @@ impl Close {
             Close::Itself => 7,
             Close::Protocol => 8,
             Close::Full => 9,
+            Close::Broken => 10,
         }
     }
 
@@ -181,6 +184,7 @@ impl Close {
             Close::Replaced => "a newer connection takes its place",
             Close::Itself => "a node does not link to itself",
             Close::Protocol => "this protocol is not answered here",
+            Close::Broken => "something of the node broke",
             Close::Full => "the node has as many links as it may",
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use starlane_core::frame::{self, Close, Ending, Frame, HEADER_BYTES, Head, Header, Heads, Hop, Kind};
 use starlane_core::{Body, Code, Headers, Outcome, Refusal, Reply, Role};
 
@@ -19,6 +20,14 @@ use crate::room::Room;
 enum Arrived<'a> {
     Now(&'a Frame<'a>),
     Later(&'a Held),
+}
+
+/// What was asked of the local side.
+enum Begun {
+    /// It was answered at once.
+    Over(Outcome),
+    /// It takes its time.
+    Going(BoxFuture<'static, Outcome>),
 }
 
 impl<'a> Arrived<'a> {
@@ -175,7 +184,8 @@ impl Node {
                 self.refuse(Some(link), lane, header, Code::Expired, "no time was left when it arrived");
             }
             Kind::Signal => match heads.message(header, arrived.head(), arrived.body()) {
-                Ok(message) => self.local.send(message),
+                // Whether it was taken nobody knows; it arrived.
+                Ok(message) => drop(self.guarded(|| self.local.send(message))),
                 Err(error) => {
                     self.refuse(Some(link), lane, header, Code::MessageInvalid, &error.to_string());
                 }
@@ -243,14 +253,22 @@ impl Node {
                 return self.refuse(Some(link), lane, header, Code::MessageInvalid, &error.to_string());
             }
         };
-        let mut outcome = self.local.request(message);
         // What is answered at once needs no task. What is not is polled again by one, with a waker that counts.
-        if let Poll::Ready(outcome) = outcome.poll_unpin(&mut Context::from_waker(Waker::noop())) {
-            return self.reply(link, lane, header, outcome);
-        }
+        let begun = self.guarded(|| {
+            let mut outcome = self.local.request(message);
+            match outcome.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(outcome) => Begun::Over(outcome),
+                Poll::Pending => Begun::Going(outcome),
+            }
+        });
+        let going = match begun {
+            Ok(Begun::Going(outcome)) => outcome,
+            Ok(Begun::Over(outcome)) => return self.reply(link, lane, header, outcome),
+            Err(panicked) => return self.reply(link, lane, header, panicked.outcome()),
+        };
         let (node, link, asked) = (self.clone(), link.clone(), *header);
         self.running.run(&self.transport, header, room, async move {
-            let outcome = outcome.await;
+            let outcome = node.guard(going).await.unwrap_or_else(|panicked| panicked.outcome());
             node.reply(&link, lane, &asked, outcome);
         });
     }
@@ -268,9 +286,11 @@ impl Node {
         let (node, link, asked) = (self.clone(), link.clone(), *header);
         self.running.run(&self.caller, header, room, async move {
             // Whoever asked gives up at the same time and needs no word.
-            match tokio::time::timeout(remaining, node.local.call(call)).await {
-                Ok(Ok(body)) => node.answer(&link, lane, &asked, body),
-                Ok(Err(refusal)) => node.reply(&link, lane, &asked, Outcome::Failed(refusal)),
+            let answer = node.guard(async { node.local.call(call).await });
+            match tokio::time::timeout(remaining, answer).await {
+                Ok(Ok(Ok(body))) => node.answer(&link, lane, &asked, body),
+                Ok(Ok(Err(refusal))) => node.reply(&link, lane, &asked, Outcome::Failed(refusal)),
+                Ok(Err(panicked)) => node.reply(&link, lane, &asked, panicked.outcome()),
                 Err(_) => {}
             }
         });

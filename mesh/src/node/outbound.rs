@@ -28,7 +28,7 @@ pub struct Request {
 
 enum State {
     /// On this node.
-    Here(BoxFuture<'static, Outcome>),
+    Here(Arc<Node>, BoxFuture<'static, Outcome>),
     /// Over a link.
     Sent(Sent),
     Over(Option<Outcome>),
@@ -57,7 +57,10 @@ impl Future for Request {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let outcome = match &mut self.state {
-            State::Here(future) => std::task::ready!(future.poll_unpin(cx)),
+            State::Here(node, future) => match node.guarded(|| future.poll_unpin(cx)) {
+                Ok(polled) => std::task::ready!(polled),
+                Err(panicked) => panicked.outcome(),
+            },
             State::Sent(sent) => match std::task::ready!(sent.outcome.poll_unpin(cx)) {
                 Ok(outcome) => outcome,
                 Err(_) => gone(),
@@ -119,7 +122,10 @@ impl Node {
             return Request::rejected(Code::Expired, "no time is left");
         }
         if to == self.id {
-            return Request { state: State::Here(self.local.request(message)) };
+            return match self.guarded(|| self.local.request(message)) {
+                Ok(outcome) => Request { state: State::Here(self.clone(), outcome) },
+                Err(panicked) => Request::over(panicked.outcome()),
+            };
         }
         let Payload::Request(request) = &message.payload else {
             return Request::rejected(Code::Usage, "only a request can be answered");
@@ -133,7 +139,7 @@ impl Node {
     /// Sends a signal to the node that its receiver lives on.
     pub(crate) fn send(self: &Arc<Self>, to: NodeId, message: Message) -> Result<(), Refusal> {
         if to == self.id {
-            self.local.send(message);
+            drop(self.guarded(|| self.local.send(message)));
             return Ok(());
         }
         let Payload::Signal(signal) = &message.payload else {
@@ -167,16 +173,18 @@ impl Node {
     }
 
     /// Asks a service of this node: where those of other nodes are answered, and with the same deadline.
-    fn call_here(&self, call: Call) -> Request {
+    fn call_here(self: &Arc<Self>, call: Call) -> Request {
         let deadline = call.remaining;
-        let answer = self.local.call(call);
+        let node = self.clone();
+        let answer = async move { node.guard(async { node.local.call(call).await }).await };
         let task = Own(self.caller.spawn(tokio::time::timeout(deadline, answer)));
         let outcome = task.map(|ended| match ended {
-            Ok(Ok(answer)) => answered(answer),
+            Ok(Ok(Ok(answer))) => answered(answer),
+            Ok(Ok(Err(panicked))) => panicked.outcome(),
             Ok(Err(_)) => late(),
             Err(_) => gone(),
         });
-        Request { state: State::Here(outcome.boxed()) }
+        Request { state: State::Here(self.clone(), outcome.boxed()) }
     }
 
     /// Asks which way frames go to a node; the body of the answer lists the hops.

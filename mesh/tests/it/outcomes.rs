@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use crate::net::Weather;
 use crate::world::{
-    Fake, World, after, body, code, echo, id, linked, message_id, request, request_between, signal_between,
-    until,
+    Fake, World, after, body, body_of, code, echo, id, linked, message_id, request, request_between,
+    signal_between, until,
 };
 
 #[tokio::test(start_paused = true)]
@@ -377,4 +377,48 @@ async fn stopping_ends_every_wait() {
     }
     assert_eq!(code(&a.request(id("b"), request(20, "x")).await), ("rejected", Some(Code::Unreachable)));
     linked(&b, &[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_there_is_answered_at_once_and_harms_nothing_else() {
+    let world = World::new(21);
+    let breaks = Fake::with_service(
+        |message| match &body_of(&message)[..] {
+            b"now" => panic!("at once"),
+            b"later" => async {
+                after(Duration::from_millis(1)).await;
+                panic!("later")
+            }
+            .boxed(),
+            _ => async { Outcome::Ok(echo(message)) }.boxed(),
+        },
+        |call| {
+            assert_ne!(call.body, "now");
+            async move {
+                assert_ne!(call.body, "later");
+                Ok(call.body)
+            }
+            .boxed()
+        },
+    );
+    let (a, b) = world.pair(breaks.clone()).await;
+    let minute = Duration::from_secs(60);
+    let asked = Instant::now();
+    // All on one lane, and by the node itself too.
+    for (n, from) in [&a, &b].into_iter().enumerate() {
+        for (m, body) in ["now", "later"].into_iter().enumerate() {
+            let message = request_between((10 * n + m) as u128, "shop:a", "shop:b", body, minute);
+            let outcome = from.request(id("b"), message).await;
+            assert_eq!(code(&outcome), ("unknown", Some(Code::Internal)), "{body}");
+            let outcome = from.call_outcome(id("b"), Service(1), body.into(), minute).await;
+            assert_eq!(code(&outcome), ("unknown", Some(Code::Internal)), "{body}");
+        }
+        let message = request_between(n as u128 + 50, "shop:a", "shop:b", "fine", minute);
+        assert_eq!(body(from.request(id("b"), message).await), "fine");
+        let called = from.call(id("b"), Service(1), "fine".into(), minute).await;
+        assert_eq!(called.as_deref(), Ok(&b"fine"[..]));
+    }
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert_eq!((b.counted().panics, b.under_way()), (8, (0, 0)));
+    assert_eq!((a.counted().links_begun, b.counted().links_lost), (1, 0));
 }
