@@ -41,6 +41,9 @@ pub struct Config {
     pub mtu_max: u16,
     /// What decides how fast a link may send.
     pub congestion: Congestion,
+    /// Bytes that may wait in the socket, in each direction, before the node takes them; the next are lost and sent again.
+    /// The system may allow less.
+    pub socket_bytes: usize,
     /// Bytes that a link may have on their way, in each direction.
     pub window_bytes: u32,
 }
@@ -74,6 +77,7 @@ impl Default for Config {
             redial_max: Duration::from_secs(30),
             mtu_max: 6_500,
             congestion: Congestion::Cubic,
+            socket_bytes: 4 * 1024 * 1024,
             window_bytes: 16 * 1024 * 1024,
         }
     }

@@ -11,6 +11,7 @@ use quinn::{
     AckFrequencyConfig, AsyncUdpSocket, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig,
     TokioRuntime, TransportConfig, VarInt,
 };
+use socket2::SockRef;
 use starlane_core::frame::LANES;
 use tokio::runtime::{Builder, Handle as Runtime};
 use tokio::sync::{Notify, watch};
@@ -131,8 +132,11 @@ fn build(config: Config, parts: Parts, caller: Runtime) -> io::Result<(Handle, P
             endpoint.rng_seed(Some(seed));
             Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, runtime)?
         }
-        Socket::Bound(socket) => Endpoint::new(endpoint, Some(server), socket, runtime)?,
-        Socket::Bind(address) => Endpoint::new(endpoint, Some(server), UdpSocket::bind(address)?, runtime)?,
+        Socket::Bound(socket) => {
+            make_room(&socket, config.socket_bytes);
+            Endpoint::new(endpoint, Some(server), socket, runtime)?
+        }
+        Socket::Bind(_) => return Err(io::Error::other("the socket is bound before this")),
     };
     let address = endpoint.local_addr()?;
     let (addresses, known) = watch::channel(config.addresses.clone());
@@ -158,6 +162,17 @@ fn build(config: Config, parts: Parts, caller: Runtime) -> io::Result<(Handle, P
         process,
     };
     Ok((handle, plane))
+}
+
+/// Lets more packets wait than the system does by itself, so that it loses none when many dial at once.
+fn make_room(socket: &UdpSocket, bytes: usize) {
+    let socket = SockRef::from(socket);
+    let sized = socket.set_recv_buffer_size(bytes).and_then(|()| socket.set_send_buffer_size(bytes));
+    match sized.and_then(|()| Ok((socket.recv_buffer_size()?, socket.send_buffer_size()?))) {
+        Ok((receive, send)) => tracing::debug!(bytes, receive, send, "room in the socket"),
+        // It works with less.
+        Err(error) => tracing::warn!(%error, "the system gives the socket no more room"),
+    }
 }
 
 fn transport(config: &Config) -> io::Result<TransportConfig> {
