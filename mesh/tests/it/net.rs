@@ -40,6 +40,8 @@ struct State {
     random: u64,
     weather: Weather,
     cut: HashSet<(SocketAddr, SocketAddr)>,
+    /// After how many packets more a way is cut.
+    cut_after: HashMap<(SocketAddr, SocketAddr), usize>,
     inboxes: HashMap<SocketAddr, Inbox>,
     sent: u64,
     /// Faults that really happened.
@@ -69,6 +71,7 @@ impl Net {
             random: seed,
             weather: Weather::default(),
             cut: HashSet::new(),
+            cut_after: HashMap::new(),
             inboxes: HashMap::new(),
             sent: 0,
             faults: 0,
@@ -104,13 +107,20 @@ impl Net {
         self.0.lock().unwrap().cut.insert((from, to));
     }
 
+    /// A few packets still go from one to the other, and then no more.
+    pub(crate) fn cut_after(&self, packets: usize, from: SocketAddr, to: SocketAddr) {
+        self.0.lock().unwrap().cut_after.insert((from, to), packets);
+    }
+
     pub(crate) fn cut_both(&self, one: SocketAddr, other: SocketAddr) {
         self.cut(one, other);
         self.cut(other, one);
     }
 
     pub(crate) fn heal(&self) {
-        self.0.lock().unwrap().cut.clear();
+        let mut state = self.0.lock().unwrap();
+        state.cut.clear();
+        state.cut_after.clear();
     }
 
     pub(crate) fn faults(&self) -> u64 {
@@ -131,6 +141,12 @@ impl State {
 
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let Weather { delay, lost, doubled, late } = self.weather;
+        if let Some(packets) = self.cut_after.get_mut(&(from, to)) {
+            match packets.checked_sub(1) {
+                Some(fewer) => *packets = fewer,
+                None => _ = self.cut.insert((from, to)),
+            }
+        }
         if self.cut.contains(&(from, to)) {
             self.faults += 1;
             return;

@@ -79,3 +79,32 @@ async fn what_a_relay_cannot_pass_on_is_reported_to_the_sender() {
     until("it is reported", || a.counted().signals_lost == 1).await;
     assert_eq!((receiver.signals.lock().unwrap().len(), r.counted().signals_lost), (1, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_began_on_one_side_only_leaves_no_doubt() {
+    let mut one_sided = 0;
+    for packets in 0..12 {
+        let world = World::new(packets as u64);
+        let receiver = Fake::echo();
+        let (a, b) = world.pair(receiver.clone()).await;
+        for n in 0..10 {
+            a.send(id("b"), signal_between(n, "shop:a", "shop:b", "x")).unwrap();
+        }
+        receiver.wait_for(10).await;
+        world.net.cut_both(a.address(), b.address());
+        linked(&a, &[]).await;
+        linked(&b, &[]).await;
+        world.net.heal();
+        // In the middle of a handshake, or a little later.
+        world.net.cut_after(packets, b.address(), a.address());
+        after(Duration::from_secs(5)).await;
+        one_sided += usize::from(b.counted().links_begun > a.counted().links_begun);
+        after(Duration::from_secs(20)).await;
+        world.net.heal();
+        linked(&a, &["b"]).await;
+        linked(&b, &["a"]).await;
+        let counted = |node: &mesh::Handle| (node.counted().signals_lost, node.counted().signals_unsure);
+        assert_eq!((counted(&a), counted(&b)), ((0, 0), (0, 0)), "after {packets} packets");
+    }
+    assert!(one_sided >= 1, "a run that did little proves nothing");
+}

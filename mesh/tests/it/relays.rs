@@ -7,7 +7,9 @@ use futures::FutureExt;
 use mesh::Fixed;
 use starlane_core::{Code, Outcome, Role};
 
-use crate::world::{Fake, World, after, body, code, echo, id, linked, request, request_between};
+use crate::world::{
+    Fake, World, after, body, code, echo, id, linked, request, request_between, signal_between, until,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_relay_passes_on_and_never_looks_inside() {
@@ -112,6 +114,19 @@ async fn a_frame_that_comes_home_in_a_circle_did_not_run() {
     let outcome = a.request(id("ghost"), request(1, "x")).await;
     assert_eq!(code(&outcome), ("rejected", Some(Code::Unreachable)));
     assert_eq!(a.counted().frames_looped, 1);
+
+    // A signal that comes home is one that is lost, however the link that it came over ends.
+    a.send(id("ghost"), signal_between(2, "shop:a", "shop:b", "x")).unwrap();
+    until("it is reported", || a.counted().signals_lost == 1).await;
+    world.net.cut_both(a.address(), c.address());
+    linked(&a, &["b"]).await;
+    linked(&c, &["b"]).await;
+    world.net.heal();
+    linked(&a, &["b", "c"]).await;
+    linked(&c, &["a", "b"]).await;
+    let lost: u64 = [&a, &b, &c].iter().map(|node| node.counted().signals_lost).sum();
+    let unsure: u64 = [&a, &b, &c].iter().map(|node| node.counted().signals_unsure).sum();
+    assert_eq!((lost, unsure), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
