@@ -195,6 +195,8 @@ async fn a_node_joins_at_a_relay_and_renews_over_links_and_without_any() {
     assert!(identity.is_behind(), "it was started again");
     let edge = start(identity, "edge-1", vec![relay_at.to_string()], None);
     reaches(&edge, 2).await;
+    // By links alone: there is no address to ask at.
+    edge.links.set_addresses(Vec::new());
     let keeping = keep(&edge);
     renewed(&edge.identity).await;
     assert_eq!(authority.issued(), issued + 1);

@@ -56,6 +56,8 @@ pub(crate) struct Held {
     pub(crate) since_ms: u64,
     /// The body that it waits for.
     ticket: Option<u64>,
+    /// Whether its body was thrown away since too much waited: it is refused in its turn.
+    pub(crate) refused: bool,
 }
 
 /// Where a body's stream stands when it begins.
@@ -106,6 +108,7 @@ impl Arrivals {
             body: Bytes::new(),
             since_ms: now_ms,
             ticket: Some(ticket),
+            refused: false,
         };
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -149,7 +152,7 @@ impl Arrivals {
         state.bytes += bytes;
         self.holding[lane].fetch_add(1, Ordering::Relaxed);
         let (front, body) = (frame.front().to_vec(), frame.body());
-        waiting.push_back(Held { header, front, body, since_ms: now_ms(), ticket: None });
+        waiting.push_back(Held { header, front, body, since_ms: now_ms(), ticket: None, refused: false });
         Turn::Later
     }
 
@@ -165,7 +168,8 @@ impl Arrivals {
         Ok(Claim::Early(receiver))
     }
 
-    /// A body is here: what is now in its turn goes on, in order, by `go`.
+    /// A body is here: what is now in its turn goes on, in order, by `go`. A body that has to wait for one before it is kept
+    /// while there is room, and refused in its turn otherwise.
     pub(crate) fn arrived(&self, ticket: u64, body: Bytes, mut go: impl FnMut(usize, Held)) {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -176,10 +180,15 @@ impl Arrivals {
         }
         let Some(line) = awaited.line else { return };
         let Some(waiting) = state.lines.get_mut(&line) else { return };
-        if let Some(held) = waiting.iter_mut().find(|held| held.ticket == Some(ticket)) {
+        if let Some(at) = waiting.iter().position(|held| held.ticket == Some(ticket)) {
+            let held = &mut waiting[at];
             held.ticket = None;
-            state.bytes += body.len();
-            held.body = body;
+            if at == 0 || state.bytes + body.len() <= self.bytes_max {
+                state.bytes += body.len();
+                held.body = body;
+            } else {
+                held.refused = true;
+            }
         }
         while waiting.front().is_some_and(|held| held.ticket.is_none()) {
             let Some(held) = waiting.pop_front() else { break };
@@ -246,6 +255,27 @@ mod tests {
             went.push(held.header.id.0);
         });
         went
+    }
+
+    #[test]
+    fn no_more_waits_behind_a_body_than_may_and_the_rest_is_refused_in_its_turn() {
+        let arrivals = arrivals();
+        for ticket in 0..3 {
+            expect(&arrivals, Kind::Request, ticket.into(), 2, ticket).unwrap();
+        }
+        let mut went = Vec::new();
+        let mut arrived = |ticket, bytes| {
+            let body = Bytes::from(vec![1; bytes]);
+            let mut note = |held: Held| went.push((held.header.id.0, held.body.len(), held.refused));
+            arrivals.arrived(ticket, body, |_, held| note(held));
+        };
+        arrived(1, 9_000);
+        arrived(2, 9_000);
+        // What is in its turn needs no room.
+        arrived(0, 300_000);
+        assert_eq!(went, [(0, 300_000, false), (1, 9_000, false), (2, 0, true)]);
+        let state = arrivals.state.lock();
+        assert_eq!((state.frames, state.bytes, state.lines.len()), (0, 0, 0));
     }
 
     #[test]

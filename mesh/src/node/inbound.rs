@@ -91,6 +91,9 @@ impl Node {
 
     /// Takes a frame that had to wait.
     pub(crate) fn go_on(self: &Arc<Self>, link: &Arc<Link>, lane: usize, held: &Held) {
+        if held.refused {
+            return self.refuse_held(link, lane, &held.header);
+        }
         let waited_ms = self.clock.now_ms().saturating_sub(held.since_ms);
         let waited_ms = u32::try_from(waited_ms).unwrap_or(u32::MAX);
         let header =
