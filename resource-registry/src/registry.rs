@@ -449,8 +449,8 @@ impl Registry {
         self.inner.batch(by, &ops).await
     }
 
-    /// Says which nodes act for a resource: for the leader of the registry's nodes alone. A later assignment has a greater
-    /// epoch; `expect` is what must have changed the resource last.
+    /// Says which nodes act for a resource, and how it is, each if it is given: for the leader of the registry's nodes alone.
+    /// A later assignment has a greater epoch; `expect` is what must have changed the resource last.
     ///
     /// # Errors
     /// When the resource is missing or at another revision than `expect`.
@@ -458,17 +458,19 @@ impl Registry {
         &self,
         by: &Agent,
         point: &Point,
-        assignment: &Assignment,
+        assignment: Option<&Assignment>,
+        status: Option<&Status>,
         expect: Revision,
     ) -> Result<Arc<Resource>, Error> {
-        let changes = assignment.changes();
+        let changes = assignment.map(Assignment::changes).unwrap_or_default();
         let claim = Claim { here: vec![point.clone()], ..Claim::default() };
         let _held = self.inner.locks.take(claim).await;
         let committed = self
             .inner
             .commit(by, false, |draft| {
                 draft.expect(point, Some(expect))?;
-                draft.set(point, &changes)
+                draft.set(point, &changes)?;
+                status.map_or(Ok(()), |status| draft.set_status(point, status))
             })
             .await?;
         committed.resource(point)

@@ -1,5 +1,7 @@
-//! The whole story, told with real commands on a real node, each answer checked.
+//! The whole story, told with real commands on real nodes, each answer checked.
 
+mod cast;
+mod mesh;
 mod story;
 
 use std::io::Write;
@@ -11,7 +13,8 @@ use starlane_core::{Code, Problem};
 
 use crate::cli::demo::DemoArgs;
 use crate::output::Stop;
-use story::{Broken, Cast, Story};
+use cast::Cast;
+use story::{Broken, FIRST, Story};
 
 /// The bundles that the story needs.
 const BUNDLES: [&str; 4] = ["site", "hello", "counter", "shop"];
@@ -62,7 +65,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Waits until the node has ended by itself.
+/// Waits until all nodes have ended by themselves.
 async fn until_alone(cast: &Cast) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     while !cast.is_alone() {
@@ -92,7 +95,8 @@ fn tell(story: &mut Story, bundles: &Path) -> Result<(), Broken> {
     a_mechtron(story, bundles)?;
     several_mechtrons(story, bundles)?;
     mistakes(story)?;
-    a_crash(story)
+    a_crash(story)?;
+    mesh::three_nodes(story)
 }
 
 fn a_node_alone(story: &mut Story) -> Result<(), Broken> {
@@ -104,7 +108,7 @@ fn a_node_alone(story: &mut Story) -> Result<(), Broken> {
     let nodes = story.run(&["select", "mesh:**"])?;
     story.check(
         "the node is a resource itself, like everything the mesh knows",
-        "mesh:nodes:node-1<Node>",
+        "mesh:nodes:cloud<Node>",
         &nodes,
     )
 }
@@ -190,7 +194,7 @@ fn mistakes(story: &mut Story) -> Result<(), Broken> {
 
 fn a_crash(story: &mut Story) -> Result<(), Broken> {
     story.chapter("The power goes out");
-    story.kill()?;
+    story.kill(FIRST)?;
     let took = story.serve()?;
     let total = story.run(&["request", "localhost:counter^Ext<GetTotal>"])?;
     story.check(
@@ -218,10 +222,10 @@ fn end(story: &mut Story, keep: bool) {
     story.chapter("The end");
     story.say(&format!("{checks} answers were checked, and all of them are right."));
     if keep {
-        story.say(&format!("The node stays up until Ctrl-C: web {web}, api {api}"));
+        story.say(&format!("The nodes stay up until Ctrl-C: web {web}, api {api}"));
     } else {
         story.say(
-            "Nothing is left running, and nothing on the disk. `starlane demo --keep` leaves the node up.",
+            "Nothing is left running, and nothing on the disk. `starlane demo --keep` leaves the nodes up.",
         );
     }
     story.end(keep);

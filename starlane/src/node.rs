@@ -5,25 +5,49 @@
 //!
 //! | file | gives |
 //! |---|---|
-//! | `router.rs` | the way of a message: bind, code or content |
+//! | `membership.rs` | who the node is: the first of a mesh, or a member |
+//! | `links.rs` | the links to other nodes, and what arrives over them |
+//! | `services.rs` | what nodes ask each other, and how it is written |
+//! | `members.rs`, `tokens.rs` | who may join, by what the registry has |
+//! | `leader.rs` | the loop that decides where mechtrons live, on the registry's node |
+//! | `hosting.rs` | the mechtrons of this node, as the leader and other nodes ask for them |
+//! | `homes.rs` | where mechtrons live, as this node knows it |
+//! | `keeping.rs` | the states of mechtrons |
+//! | `heart.rs` | what a member does for as long as it runs |
+//! | `follow.rs` | what a selector means, kept up with |
+//! | `router.rs` | the way of a message: bind, code or content, here or elsewhere |
+//! | `signals.rs` | messages without an answer, in order |
 //! | `artifacts.rs` | binds, configs and modules, read once |
 //! | `provision.rs` | resources made, changed and deleted with what belongs to them |
 //! | `commands.rs` | what statements do |
-//! | `mesh.rs` | the node as its doors see it |
+//! | `mesh.rs`, `reach.rs`, `views.rs`, `gather.rs` | the node as its doors see it |
 //! | `outside.rs` | the node as its mechtrons see it |
-//! | `signals.rs` | the signals of mechtrons, in order |
 //! | `genesis.rs` | the space `mesh` of the first start |
 
 mod artifacts;
 mod commands;
+mod follow;
+mod gather;
 mod genesis;
+mod heart;
+mod homes;
+mod hosting;
 mod ids;
+mod keeping;
+mod leader;
+mod links;
+mod members;
+mod membership;
 mod mesh;
 mod metrics;
 mod outside;
 mod provision;
+mod reach;
 mod router;
+mod services;
 mod signals;
+mod tokens;
+mod views;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,33 +56,53 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::mesh::Credentials;
+use ::mesh::join::{Config as DeskConfig, Enrolment};
 use gateway::shapes::Info;
 use gateway::{Addresses, BindError, Doors, Protection};
 use mechtron_host::Host;
-use resource_registry::{BlobStore, Registry, StateStore};
-use starlane_core::{Agent, Code, NodeName, Problem, Role};
+use resource_registry::store::{RemoteConfig, RemoteStore};
+use resource_registry::{
+    Backing, BlobService, BlobStore, CacheConfig, Clock, MeshStates, Registry, RemoteStates, StateService,
+    StateStore,
+};
+use starlane_core::{Agent, Code, Key, NodeName, Problem, Role, Status};
+use tokio::sync::Notify;
 
 use crate::data::{DataFolder, FolderLock, Running};
 use artifacts::Artifacts;
 use commands::Commands;
+use homes::Homes;
+use hosting::Hosting;
 use ids::Ids;
+use keeping::Keeping;
+use leader::Leader;
+use links::{Arrivals, Links, Receivers, Services};
+use members::Members;
+use membership::Membership;
 use mesh::NodeMesh;
 use outside::{NodeOutside, Surroundings};
 use provision::Provision;
+use reach::Reach;
 use router::Router;
+use signals::Signals;
+use tokens::RegistryTokens;
 
 /// How long mechtrons may finish what they do when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Content that nothing names is kept so long, since somebody may be about to name it.
 const BLOB_GRACE: Duration = Duration::from_secs(3_600);
 
+/// How long a member waits for its first link before it says what it waits for.
+const FIRST_LINK: Duration = Duration::from_secs(3);
+
 /// What a node is told once, at the start.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where it keeps everything.
     pub data: DataFolder,
-    /// What it is called in the mesh.
-    pub name: NodeName,
+    /// What it is called in the mesh. When absent: what it was called before, or made from the name of this machine.
+    pub name: Option<NodeName>,
     /// What it says of itself, for selectors.
     pub labels: BTreeMap<String, String>,
     /// Where the users' web is served.
@@ -114,17 +158,22 @@ pub struct Node {
     data: DataFolder,
     doors: Doors<NodeMesh>,
     addresses: Addresses,
+    /// Where links of others are accepted.
+    listen: Option<SocketAddr>,
     host: Host,
+    links: Links,
+    arrivals: Arc<Arrivals>,
+    /// Told when another process runs as this node.
+    replaced: Arc<Notify>,
     _lock: FolderLock,
 }
 
 impl Node {
-    /// Opens everything in the data folder and takes the addresses.
+    /// Opens everything in the data folder and takes the addresses. A member of a mesh waits until its registry is in reach.
     ///
     /// # Errors
-    /// When another node has the folder, something in it cannot be read, or an address is taken.
+    /// When another node has the folder, something in it cannot be read, an address is taken, or the mesh cannot be joined.
     pub async fn start(config: Config) -> Result<Self, Problem> {
-        no_links_yet(&config.links)?;
         let data = config.data.clone();
         let folder = data.path().display().to_string();
         let io = |what: &str| {
@@ -137,17 +186,74 @@ impl Node {
                 .help("stop it, or give this one a folder of its own: `starlane serve --data FOLDER`"));
         };
         let token = data.ensure_token().map_err(io("the administrator's token"))?;
-
-        let node = genesis::mesh_point("nodes", config.name.as_str())?;
+        let Membership { identity, authority, contacts, known } =
+            membership::open(&data.path().join("identity"), &config).await?;
+        let me = identity.me();
+        let name = me.name.clone();
+        let node = genesis::mesh_point("nodes", name.as_str())?;
         let by = Agent(node.clone());
-        let now: Arc<dyn Fn() -> starlane_core::Timestamp + Send + Sync> = Arc::new(ids::now);
-        let registry =
-            Registry::open(resource_registry::Config::at(data.path().join("registry.redb"), now.clone()))?;
-        let states = StateStore::open(data.path().join("state.redb"))?;
-        let blobs = BlobStore::open(data.path().join("blobs")).await?;
-        genesis::ensure(&registry, &node, &config.labels).await?;
+        let now: Clock = Arc::new(ids::now);
+        let ids =
+            Ids::new().map_err(|error| Problem::new(Code::Internal, format!("no randomness: {error}")))?;
+        let ids = Arc::new(ids);
 
-        let (surroundings, told) = Surroundings::new(registry.clone(), states.clone());
+        let states = StateStore::open(data.path().join("state.redb"))?;
+        let homes = Homes::new(name.clone(), known.registry.clone());
+        let listen = config.links.listen.or(authority.is_some().then_some(LinksConfig::LISTEN));
+        let socket = links::bind(listen)?;
+        let listen = listen.and(socket.local_addr().ok());
+        let address = config.links.advertise.clone().or(listen.and_then(dialled_at));
+        let own = match &authority {
+            Some(authority) => {
+                let file = resource_registry::Config::at(data.path().join("registry.redb"), now.clone());
+                let registry = Registry::open(file)?;
+                genesis::ensure(&registry, &by).await?;
+                let tokens = RegistryTokens::new(registry.clone(), by.clone(), authority.pin());
+                let addresses = address.clone().into_iter().collect();
+                let members = Members::new(registry.clone(), by.clone(), name.clone(), addresses);
+                let desk = Enrolment::new(identity.clone(), authority.clone(), tokens.clone(), members);
+                let desk = ::mesh::join::Service::new(DeskConfig::default(), identity.clone(), desk);
+                tokio::spawn(heart::renew_own(identity.clone(), authority.clone()));
+                Some(Own { registry, tokens, desk })
+            }
+            None => None,
+        };
+        let arrivals = Arc::new(Arrivals::default());
+        let start = links::Start {
+            identity: identity.clone(),
+            registry: known.registry.clone(),
+            socket,
+            desk: own.as_ref().map(|own| own.desk.clone()),
+            labels: config.labels.clone(),
+            addresses: known.addresses.clone(),
+            seed: ids.next().0 as u64,
+        };
+        let links = Links::start(start, &arrivals)?;
+        arrivals.set_links(links.clone());
+
+        let (registry, blobs) = match &own {
+            Some(own) => (own.registry.clone(), BlobStore::open(data.path().join("blobs")).await?),
+            None => {
+                tokio::spawn(heart::renew(identity.clone(), links.clone()));
+                let registry = connect(&links, &now).await;
+                let way = links.way(services::BLOBS);
+                let blobs = data.path().join("blobs");
+                (registry, BlobStore::open_cache(blobs, way, CacheConfig::default()).await?)
+            }
+        };
+        let mut changes = members::told(Some(identity.key()), me.generation, me.role);
+        changes.extend(members::label_changes(
+            labels(&config)?.iter().map(|(key, value)| (key, Some(value.as_str()))),
+        )?);
+        changes.extend(members::started(address.as_deref(), env!("CARGO_PKG_VERSION")));
+        members::write(&registry, &by, node.clone(), changes, Status::ready()).await?;
+
+        let mesh_states = match &own {
+            Some(_) => MeshStates::Here(states.clone()),
+            None => MeshStates::There(RemoteStates::new(links.way(services::STATES))),
+        };
+        let keeping = Keeping::new(states.clone(), mesh_states);
+        let (surroundings, statuses) = Surroundings::new(registry.clone(), homes.clone(), keeping.clone());
         let host_config = mechtron_host::Config {
             shards: config.shards,
             cache: Some(data.path().join("cache")),
@@ -156,39 +262,71 @@ impl Node {
         let host = Host::start(host_config, Arc::new(NodeOutside(surroundings.clone())))?;
         let artifacts = Artifacts::new(registry.clone(), blobs.clone(), host.clone());
         registry.set_schemas(Arc::new(artifacts.clone()));
-        let provision = Provision::new(registry.clone(), states.clone(), artifacts.clone(), host.clone());
-        let router = Router::new(registry.clone(), blobs.clone(), artifacts.clone(), host.clone());
-        surroundings.complete(artifacts.clone(), provision.clone(), router.clone());
-        tokio::spawn(outside::write_statuses(surroundings.clone(), by.clone(), told));
-        provision.recover(&by).await?;
-        blobs.sweep(resource_registry::named_blobs(&registry)?, BLOB_GRACE).await?;
-
-        let ids = Arc::new(
-            Ids::new().map_err(|error| Problem::new(Code::Internal, format!("no randomness: {error}")))?,
+        let provision = Provision::new(registry.clone(), keeping.clone(), artifacts.clone(), host.clone());
+        let router = Router::new(
+            registry.clone(),
+            blobs.clone(),
+            artifacts.clone(),
+            host.clone(),
+            homes.clone(),
+            links.clone(),
         );
+        let signals = Signals::start(&router);
+        surroundings.complete(artifacts.clone(), provision.clone(), router.clone(), signals.clone());
+        let hosting = Hosting::new(host.clone(), homes.clone(), registry.clone(), keeping.clone());
+        tokio::spawn(outside::write_statuses(surroundings.clone(), by.clone(), statuses));
+
+        let leader = match own {
+            Some(Own { tokens, desk, .. }) => {
+                let parts = leader::Parts {
+                    registry: registry.clone(),
+                    by: by.clone(),
+                    identity: identity.clone(),
+                    tokens,
+                    address: address.clone(),
+                };
+                let (leader, inbox) = Leader::new(parts);
+                arrivals.set_services(Services {
+                    store: registry.serve(),
+                    blobs: BlobService::new(blobs.clone()),
+                    states: StateService::new(states),
+                    desk,
+                    leader: leader.clone(),
+                });
+                provision.recover(&by).await?;
+                blobs.sweep(resource_registry::named_blobs(&registry)?, BLOB_GRACE).await?;
+                log_end("placement", leader.clone().lead(inbox, links.clone(), hosting.clone()));
+                Some(leader)
+            }
+            None => None,
+        };
+        arrivals.set_receivers(Receivers { router: router.clone(), signals, hosting: hosting.clone() });
+        let nodes = heart::Nodes {
+            links: links.clone(),
+            me: name.clone(),
+            role: me.role,
+            joined_at: known.addresses.first().cloned().into_iter().collect(),
+            file: contacts,
+        };
+        log_end("the nodes", nodes.keep_up(registry.clone()));
+        log_end("revocations", heart::heed_revocations(identity.clone(), registry.clone()));
+        log_end("mechtrons", hosting.follow(provision.clone()));
+        tokio::spawn(heart::beat(links.clone(), leader.clone(), homes.clone(), host.clone(), me.generation));
+        let replaced = Arc::new(Notify::new());
+        tokio::spawn(heart::replaced(links.clone(), replaced.clone()));
+
         let commands =
             Commands::new(registry.clone(), blobs.clone(), provision.clone(), router.clone(), ids.clone());
         let info = Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            node: config.name.to_string(),
-            cluster: "local".to_owned(),
+            node: name.to_string(),
+            cluster: identity.cluster().to_string(),
             api: "v1".to_owned(),
         };
         let admin = Agent(genesis::mesh_point("users", "admin")?);
         let anonymous = Agent(genesis::mesh_point("users", "anonymous")?);
-        let mesh = NodeMesh {
-            registry,
-            blobs,
-            host: host.clone(),
-            artifacts,
-            provision,
-            router,
-            commands,
-            ids,
-            node: node.clone(),
-            name: config.name.clone(),
-            info,
-        };
+        let reach = Reach { leader, links: links.clone(), homes, host: host.clone() };
+        let mesh = NodeMesh { registry, blobs, artifacts, provision, router, commands, ids, reach, info };
         let doors = gateway::Config {
             web: config.web,
             api: config.api,
@@ -197,15 +335,15 @@ impl Node {
         };
         let (doors, addresses) = Doors::bind(doors, Arc::new(mesh)).await.map_err(doors_closed)?;
         data.set_running(&Running {
-            name: config.name.to_string(),
+            name: name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             api: addresses.api,
             http: addresses.web,
-            links: None,
+            links: listen,
         })
         .map_err(io("node.json"))?;
-        Ok(Self { name: config.name, data, doors, addresses, host, _lock: lock })
+        Ok(Self { name, data, doors, addresses, listen, host, links, arrivals, replaced, _lock: lock })
     }
 
     /// What it is called in the mesh.
@@ -215,7 +353,7 @@ impl Node {
 
     /// Where links of other nodes are accepted; `None` when it only dials out.
     pub fn links(&self) -> Option<SocketAddr> {
-        None
+        self.listen
     }
 
     /// Where the doors are.
@@ -225,21 +363,68 @@ impl Node {
 
     /// Serves until `shutdown` is done; then finishes what runs, and stops.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
-        self.doors.run(shutdown).await;
+        let replaced = self.replaced.clone();
+        let stop = async move {
+            tokio::select! {
+                () = shutdown => {}
+                () = replaced.notified() => {}
+            }
+        };
+        self.doors.run(stop).await;
         self.host.drain(DRAIN_TIMEOUT).await;
+        self.links.handle.stop().await;
+        self.arrivals.close();
         if let Err(error) = self.data.clear_running() {
             tracing::warn!("node.json cannot be removed: {error}");
         }
     }
 }
 
-/// Refuses what a node without links cannot do.
-fn no_links_yet(links: &LinksConfig) -> Result<(), Problem> {
-    if links.listen.is_none() && links.advertise.is_none() && links.join.is_none() {
-        return Ok(());
+/// What the node of the registry has, and no other.
+struct Own {
+    registry: Registry,
+    tokens: RegistryTokens,
+    desk: links::RegistryDesk,
+}
+
+/// The registry of another node, when it is in reach.
+async fn connect(links: &Links, now: &Clock) -> Registry {
+    let mut attempt = 0;
+    // The first link takes a moment; when it takes longer, whoever waits is told why.
+    let mut routes = links.map.watch();
+    let found = routes.wait_for(|routes| routes.next_hop(links.registry.id()).is_some());
+    _ = tokio::time::timeout(FIRST_LINK, found).await;
+    loop {
+        let store = RemoteStore::new(links.way(services::STORE), RemoteConfig::default());
+        let config = resource_registry::Config::on(Backing::Store(Arc::new(store)), now.clone());
+        match Registry::connect(config).await {
+            Ok(registry) => return registry,
+            Err(error) => tracing::warn!(node = %links.registry, "waits for the registry: {error}"),
+        }
+        tokio::time::sleep(heart::wait_before(attempt)).await;
+        attempt += 1;
     }
-    Err(Problem::new(Code::Unsupported, "this node has no links yet")
-        .help("start it without `--listen`, `--advertise` and `--join`"))
+}
+
+/// Where others can dial an address that is listened at; `None` when that cannot be told by it.
+fn dialled_at(listen: SocketAddr) -> Option<String> {
+    (!listen.ip().is_unspecified()).then(|| listen.to_string())
+}
+
+fn labels(config: &Config) -> Result<BTreeMap<Key, String>, Problem> {
+    let labels = config.labels.iter().map(|(key, value)| Ok((key.parse()?, value.clone())));
+    labels
+        .collect::<Result<_, starlane_core::KeyError>>()
+        .map_err(|error| Problem::new(Code::PropertyKey, format!("a label is a property: {error}")))
+}
+
+/// Runs what goes on for as long as the node does.
+fn log_end(what: &'static str, task: impl Future<Output = Result<(), Problem>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(problem) = task.await {
+            tracing::error!("{what} are not followed any more: {problem}");
+        }
+    });
 }
 
 fn doors_closed(error: BindError) -> Problem {

@@ -9,6 +9,8 @@
 mod api;
 pub mod book;
 #[cfg(target_os = "linux")]
+pub mod mesh;
+#[cfg(target_os = "linux")]
 pub mod net;
 mod node;
 #[cfg(unix)]

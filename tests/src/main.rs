@@ -14,12 +14,44 @@ fn main() -> ExitCode {
             println!("P01 P02 {figures}");
             figures.kept()
         }
+        #[cfg(target_os = "linux")]
+        name => match of_a_mesh(name) {
+            Some(report) => {
+                println!("{report}");
+                report.kept()
+            }
+            None => return usage(),
+        },
+        #[cfg(not(target_os = "linux"))]
         _ => return usage(),
     };
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The promises of several nodes. They need networks of their own, and end where those are not permitted.
+#[cfg(target_os = "linux")]
+fn of_a_mesh(name: &str) -> Option<soak::Report> {
+    use std::time::Duration;
+
+    let lab = || tests::net::Lab::new().unwrap_or_else(|| std::process::exit(1));
+    Some(match name {
+        "revoke" => soak::a_revoked_node(50),
+        "outcome" => soak::requests_under_kills(lab(), 1_000_000, 30, 10),
+        "order" => soak::signals_over_a_bad_network(lab(), 100, 1_000, 10, Duration::from_secs(8)),
+        "death" => soak::mechtrons_of_killed_nodes(20),
+        "alive" => soak::no_false_deaths(lab(), 30, 8, Duration::from_secs(600)),
+        "split" => {
+            let held = Duration::from_secs(12);
+            soak::partitions(lab(), soak::Splits { two_way: 15, one_way: 10, held, restarts: 20 })
+        }
+        "drain" => soak::rolling_restarts(10, 500),
+        "cable" => soak::pulled_in_the_middle(lab(), (1 << 30) - (1 << 20), 1_000, Duration::from_secs(15)),
+        _ => return None,
+    })
+}
+
 fn usage() -> ExitCode {
-    eprintln!("usage: soak NAME, where NAME is one of: kill");
+    let names = "kill, revoke, outcome, order, death, alive, split, drain, cable";
+    eprintln!("usage: soak NAME, where NAME is one of: {names}");
     ExitCode::from(2)
 }

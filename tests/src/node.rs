@@ -166,8 +166,11 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
-        if let Some(listen) = self.serve.listen {
-            command.args(["--listen", &listen.to_string()]);
+        match (self.serve.listen, &self.serve.join) {
+            (Some(listen), _) => drop(command.args(["--listen", &listen.to_string()])),
+            // The first node of a mesh accepts links, and the usual port may be taken.
+            (None, None) => drop(command.args(["--listen", "127.0.0.1:0"])),
+            (None, Some(_)) => {}
         }
         if let Some((to, token)) = &self.serve.join {
             command.args(["--join", &to.to_string(), token]);

@@ -1,7 +1,35 @@
 //! Promises under faults, each as a function with a size: small in the tests, large as `soak NAME`.
 
+#[cfg(target_os = "linux")]
+mod cable;
+#[cfg(target_os = "linux")]
+mod death;
+#[cfg(target_os = "linux")]
+mod drain;
 mod kill;
+#[cfg(target_os = "linux")]
+mod order;
+#[cfg(target_os = "linux")]
+mod outcome;
 mod report;
+#[cfg(target_os = "linux")]
+mod revoke;
+#[cfg(target_os = "linux")]
+mod split;
 
+#[cfg(target_os = "linux")]
+pub use cable::pulled_in_the_middle;
+#[cfg(target_os = "linux")]
+pub use death::{mechtrons_of_killed_nodes, no_false_deaths};
+#[cfg(target_os = "linux")]
+pub use drain::rolling_restarts;
 pub use kill::{KillFigures, kill_during_creates};
+#[cfg(target_os = "linux")]
+pub use order::signals_over_a_bad_network;
+#[cfg(target_os = "linux")]
+pub use outcome::requests_under_kills;
 pub use report::Report;
+#[cfg(target_os = "linux")]
+pub use revoke::a_revoked_node;
+#[cfg(target_os = "linux")]
+pub use split::{Splits, partitions};

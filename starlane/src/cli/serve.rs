@@ -91,11 +91,6 @@ fn parse_address(text: &str) -> Result<String, String> {
     Err(format!("`{text}` is not an address: write it as `cloud.example.com:4343` or `203.0.113.7:4343`"))
 }
 
-fn no_name() -> Problem {
-    Problem::new(Code::Usage, "the name of this machine cannot be that of a node")
-        .help("choose one: `--name NAME`")
-}
-
 fn join(words: Option<Vec<String>>) -> Result<Option<Join>, Problem> {
     let Some([address, token]) = words.as_deref() else { return Ok(None) };
     let address = parse_address(address).map_err(|reason| {
@@ -112,7 +107,7 @@ pub(super) async fn run(session: &Session, args: ServeArgs) -> Result<(), Stop> 
     let shards = std::thread::available_parallelism().map_or(1, usize::from);
     let node = Node::start(node::Config {
         data: data.clone(),
-        name: args.name.or_else(node::default_name).ok_or_else(no_name)?,
+        name: args.name,
         labels: args.labels.into_iter().map(|(key, value)| (key.to_string(), value)).collect(),
         web: args.http,
         api: args.api,

@@ -1,17 +1,23 @@
-//! The stage: a node in a process of its own, the commands that a user would type at it, and checks of every answer.
+//! The stage: nodes in processes of their own, the commands that a user would type at it, and checks of every answer.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::cast::Cast;
 
 /// How long anything may take before the story ends badly.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Lines of a watch that nobody has read yet; more make the watch wait.
 const WATCH_LINES_MAX: usize = 10_000;
+/// How often something that is waited for is asked again.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// The node that is there from the beginning: it makes the mesh.
+pub(super) const FIRST: &str = "cloud";
 
 /// Why a story does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -30,57 +36,14 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Broken {
     move |error| Broken::Io { what, error }
 }
 
-/// The processes of a story, which end with it however it ends.
-#[derive(Debug, Default)]
-pub(super) struct Cast(Mutex<Processes>);
-
-#[derive(Debug, Default)]
-struct Processes {
-    node: Option<Child>,
-    watch: Option<Child>,
-    /// Nothing is started any more.
-    over: bool,
-}
-
-impl Cast {
-    fn lock(&self) -> MutexGuard<'_, Processes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends all processes; one that is started later ends at once.
-    pub(super) fn end(&self) {
-        let mut processes = self.lock();
-        processes.over = true;
-        let (node, watch) = (processes.node.take(), processes.watch.take());
-        [watch, node].into_iter().flatten().for_each(end);
-    }
-
-    /// Whether the node has ended by itself.
-    pub(super) fn is_alone(&self) -> bool {
-        self.lock().node.as_mut().is_none_or(|node| !matches!(node.try_wait(), Ok(None)))
-    }
-
-    fn enter(&self, child: Child, role: fn(&mut Processes) -> &mut Option<Child>) {
-        let mut processes = self.lock();
-        if processes.over {
-            return end(child);
-        }
-        *role(&mut processes) = Some(child);
-    }
-}
-
-fn end(mut child: Child) {
-    // It may have ended by itself.
-    _ = child.kill();
-    _ = child.wait();
-}
-
 /// A node and what was said and seen so far.
 pub(super) struct Story {
     binary: PathBuf,
     data: PathBuf,
     web: String,
     api: String,
+    /// Where others join.
+    links: String,
     cast: Arc<Cast>,
     watch: Option<Receiver<String>>,
     runtime: tokio::runtime::Handle,
@@ -102,6 +65,7 @@ impl Story {
             data: data.to_owned(),
             web: web.to_string(),
             api: api.to_string(),
+            links: "127.0.0.1:0".to_owned(),
             cast,
             watch: None,
             runtime,
@@ -134,65 +98,118 @@ impl Story {
         format!("http://{}", self.api)
     }
 
-    /// Starts the node and waits until it is ready; the second time in the same folder and on the same ports.
+    /// Starts the first node and waits until it is ready; the second time in the same folder and on the same ports.
     pub(super) fn serve(&mut self) -> Result<Duration, Broken> {
         self.show_command(&["serve"]);
-        let begun = Instant::now();
-        let mut node = Command::new(&self.binary)
-            .args([
-                "serve",
-                "--name",
-                "node-1",
-                "--log-level",
-                "error",
-                "--http",
-                &self.web,
-                "--api",
-                &self.api,
-            ])
-            .env("STARLANE_DATA", &self.data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(io("the node cannot be started"))?;
-        let mut ready = String::new();
-        if let Some(stdout) = node.stdout.take() {
-            BufReader::new(stdout).read_line(&mut ready).map_err(io("the node says nothing"))?;
-        }
-        let took = begun.elapsed();
-        self.cast.enter(node, |processes| &mut processes.node);
+        let (web, api, links) = (self.web.clone(), self.api.clone(), self.links.clone());
+        let arguments = ["--http", &web, "--api", &api, "--listen", &links];
+        let (ready, took) = self.start(FIRST, &arguments)?;
         let address = |label: &str| {
             let rest = ready.split_once(label)?.1;
             rest.split([',', ' ', '\n']).next().map(str::to_owned)
         };
-        let (Some(web), Some(api)) = (address("web http://"), address("api http://")) else {
+        let (Some(web), Some(api), Some(links)) =
+            (address("web http://"), address("api http://"), address("links "))
+        else {
             return Err(self.wrong("the node is ready", "its addresses", &ready));
         };
-        (self.web, self.api) = (web, api);
-        self.show(&ready);
+        (self.web, self.api, self.links) = (web, api, links);
         Ok(took)
     }
 
-    /// Ends the node's process as a crash would.
-    pub(super) fn kill(&mut self) -> Result<(), Broken> {
-        let Some(mut node) = self.cast.lock().node.take() else { return Ok(()) };
+    /// Lets a node join with a token and a label, and waits until it is ready.
+    pub(super) fn join(&mut self, name: &str, label: &str) -> Result<(), Broken> {
+        let token = self.run(&["token", "--label", label])?;
+        let links = self.links.clone();
+        self.show_command(&["serve", "--join", &links, "TOKEN", "--name", name]);
+        let arguments = ["--http", "127.0.0.1:0", "--api", "127.0.0.1:0", "--join", &links, token.trim()];
+        self.start(name, &arguments).map(drop)
+    }
+
+    fn start(&mut self, name: &str, arguments: &[&str]) -> Result<(String, Duration), Broken> {
+        let begun = Instant::now();
+        let mut node = Command::new(&self.binary)
+            .args(["serve", "--name", name, "--log-level", "error"])
+            .args(arguments)
+            .env("STARLANE_DATA", self.folder(name))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(io("the node cannot be started"))?;
+        let stdout = node.stdout.take();
+        self.cast.enter(name, node);
+        let mut ready = String::new();
+        if let Some(stdout) = stdout {
+            BufReader::new(stdout).read_line(&mut ready).map_err(io("the node says nothing"))?;
+        }
+        let took = begun.elapsed();
+        if !ready.contains("is ready") {
+            return Err(self.wrong("the node starts", "that it is ready", &ready));
+        }
+        self.show(&ready);
+        Ok((ready, took))
+    }
+
+    /// The data folder of a node.
+    fn folder(&self, name: &str) -> PathBuf {
+        self.data.join(name)
+    }
+
+    /// Ends a node's process as a crash would.
+    pub(super) fn kill(&mut self, name: &str) -> Result<(), Broken> {
+        let Some(mut node) = self.cast.leave(name) else { return Ok(()) };
         self.print(&format!("   {} kill -9 {}", Self::paint("2", "$"), node.id()));
         node.kill().and_then(|()| node.wait()).map(drop).map_err(io("the node cannot be killed"))
     }
 
     /// Types a command; it must do what was asked. Answers its output.
     pub(super) fn run(&mut self, arguments: &[&str]) -> Result<String, Broken> {
-        self.ends(arguments, 0).map(|(out, _)| out)
+        self.ends(FIRST, arguments, 0).map(|(out, _)| out)
+    }
+
+    /// Types a command at another node; it must do what was asked. Answers its output.
+    pub(super) fn run_on(&mut self, node: &str, arguments: &[&str]) -> Result<String, Broken> {
+        self.ends(node, arguments, 0).map(|(out, _)| out)
+    }
+
+    /// Types a command again and again until its output is as it should be. Answers the output, and shows the last.
+    pub(super) fn until(
+        &mut self,
+        what: &str,
+        arguments: &[&str],
+        is_right: impl Fn(&str) -> bool,
+    ) -> Result<String, Broken> {
+        self.show_command(arguments);
+        let begun = Instant::now();
+        loop {
+            let output =
+                self.command(FIRST, arguments).output().map_err(io("a command cannot be started"))?;
+            let out = String::from_utf8_lossy(&output.stdout).into_owned();
+            let is_late = begun.elapsed() > PATIENCE;
+            if is_right(&out) || is_late {
+                self.show(&out);
+                if is_late {
+                    let err = String::from_utf8_lossy(&output.stderr);
+                    return Err(self.wrong(what, "something else", &format!("{out}{err}")));
+                }
+                self.check(&format!("{what}, after {} ms", begun.elapsed().as_millis()), "", "")?;
+                return Ok(out);
+            }
+            std::thread::park_timeout(ASK_EVERY);
+        }
     }
 
     /// Types a command that must fail with a code. Answers what it printed.
     pub(super) fn fails(&mut self, arguments: &[&str], code: i32) -> Result<String, Broken> {
-        self.ends(arguments, code).map(|(out, err)| out + &err)
+        self.ends(FIRST, arguments, code).map(|(out, err)| out + &err)
     }
 
-    fn ends(&mut self, arguments: &[&str], expected: i32) -> Result<(String, String), Broken> {
-        self.show_command(arguments);
-        let output = self.command(arguments).output().map_err(io("a command cannot be started"))?;
+    fn ends(&mut self, node: &str, arguments: &[&str], expected: i32) -> Result<(String, String), Broken> {
+        match node {
+            FIRST => self.show_command(arguments),
+            _ => self.show_command(&[&["--data", node], arguments].concat()),
+        }
+        let output = self.command(node, arguments).output().map_err(io("a command cannot be started"))?;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         self.show(&out);
         self.show(&err);
@@ -204,11 +221,11 @@ impl Story {
         Err(Broken::Code { command, code, expected, output: format!("{out}{err}") })
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    fn command(&self, node: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command
             .args(arguments)
-            .env("STARLANE_DATA", &self.data)
+            .env("STARLANE_DATA", self.folder(node))
             .env_remove("STARLANE_CONTEXT")
             .stdin(Stdio::null());
         command
@@ -238,7 +255,7 @@ impl Story {
         let arguments = ["watch", selector];
         self.print(&format!("   {} starlane {} &", Self::paint("2", "$"), typed(&arguments)));
         let mut child = self
-            .command(&arguments)
+            .command(FIRST, &arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -253,7 +270,7 @@ impl Story {
                 }
             });
         }
-        self.cast.enter(child, |processes| &mut processes.watch);
+        self.cast.set_watch(child);
         self.watch = Some(seen);
         Ok(())
     }
@@ -298,12 +315,11 @@ impl Story {
         }
     }
 
-    /// Stops the watch and, unless it is to be kept, the node.
+    /// Stops the watch and, unless they are to be kept, the nodes.
     pub(super) fn end(&mut self, keep: bool) {
         if keep {
             self.watch = None;
-            let watch = self.cast.lock().watch.take();
-            return watch.into_iter().for_each(end);
+            return self.cast.end_watch();
         }
         self.cast.end();
     }

@@ -8,24 +8,29 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use gateway::shapes::{
-    Create, CreateMode, Created, Deleted, Description, ExecProblem, Graph, GraphNode, Info, LogLine, Moved,
-    NodeInfo, NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why,
+    Create, CreateMode, Created, Deleted, Description, ExecProblem, Graph, Info, LogLine, Moved, NodeInfo,
+    NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why, WhyState,
 };
 use gateway::{
     Content, Expect, Freshness, Gathering, Mesh, Scatter, Selection, SpaceState, TokenTerms, Upload,
 };
-use mechtron_host::{Host, State};
+use mechtron_host::State;
 use resource_registry::{BlobStore, Delete, Limits, Registry, bundle, files};
 use starlane_core::{
-    Agent, Blob, Code, Event, Generation, Message, MessageId, NodeName, Outcome, Point, Problem,
-    PropertyChange, Resource, ResumeToken, Revision, Role, Selector, Target,
+    Agent, Blob, Code, Event, Message, MessageId, NodeName, Outcome, Point, Problem, PropertyChange,
+    Resource, ResumeToken, Revision, Selector, Target,
 };
 
 use super::commands::{Commands, told};
+use super::genesis::mesh_point;
+use super::homes::Home;
 use super::ids::Ids;
-use super::metrics;
+use super::members::{self, NODES};
 use super::provision::Provision;
+use super::reach::Reach;
 use super::router::{Router, has_code};
+use super::services::{MadeToken, NodeLife, Placed};
+use super::{gather, metrics, views};
 
 /// How many children a description lists.
 const CHILDREN_MAX: usize = 100;
@@ -34,15 +39,36 @@ const CHILDREN_MAX: usize = 100;
 pub(super) struct NodeMesh {
     pub(super) registry: Registry,
     pub(super) blobs: BlobStore,
-    pub(super) host: Host,
     pub(super) artifacts: super::artifacts::Artifacts,
     pub(super) provision: Provision,
     pub(super) router: Router,
     pub(super) commands: Commands,
     pub(super) ids: Arc<Ids>,
-    pub(super) node: Point,
-    pub(super) name: NodeName,
+    pub(super) reach: Reach,
     pub(super) info: Info,
+}
+
+impl NodeMesh {
+    /// Waits until what is read holds all that it must.
+    async fn fresh(&self, freshness: Freshness) -> Result<(), Problem> {
+        match freshness {
+            Freshness::Stale => Ok(()),
+            Freshness::Latest => self.registry.fresh().await.map_err(|error| {
+                let problem = Problem::from(error);
+                match problem.code {
+                    Code::Unreachable => {
+                        problem.help("`--stale-ok` (in the API `?stale=ok`) shows what this node knows")
+                    }
+                    _ => problem,
+                }
+            }),
+        }
+    }
+
+    /// How the nodes are, as far as the leader can be asked now.
+    async fn lives(&self) -> Vec<NodeLife> {
+        self.reach.nodes().await.unwrap_or_default()
+    }
 }
 
 impl Mesh for NodeMesh {
@@ -79,12 +105,12 @@ impl Mesh for NodeMesh {
         Ok(told(&created))
     }
 
-    async fn scatter(&self, _agent: Agent, _scatter: Scatter) -> Result<Gathering, Problem> {
-        Err(no_links())
+    async fn scatter(&self, agent: Agent, scatter: Scatter) -> Result<Gathering, Problem> {
+        gather::scatter(&self.registry, &self.router, &self.reach.homes, &self.ids, &agent, scatter)
     }
 
-    // One node alone keeps the registry: what it last heard is all there is.
-    async fn get(&self, _agent: Agent, point: Point, _freshness: Freshness) -> Result<Resource, Problem> {
+    async fn get(&self, _agent: Agent, point: Point, freshness: Freshness) -> Result<Resource, Problem> {
+        self.fresh(freshness).await?;
         self.commands.get(&point).map(|resource| (*resource).clone())
     }
 
@@ -112,8 +138,9 @@ impl Mesh for NodeMesh {
         &self,
         _agent: Agent,
         selection: Selection,
-        _freshness: Freshness,
+        freshness: Freshness,
     ) -> Result<Page, Problem> {
+        self.fresh(freshness).await?;
         let selector: Selector = selection.selector.parse()?;
         let page = self.registry.select(&selector, selection.limit, selection.cursor.as_deref())?;
         Ok(Page { resources: page.resources, revision: page.revision, next: page.next })
@@ -123,8 +150,9 @@ impl Mesh for NodeMesh {
         &self,
         _agent: Agent,
         point: Point,
-        _freshness: Freshness,
+        freshness: Freshness,
     ) -> Result<Description, Problem> {
+        self.fresh(freshness).await?;
         let resource = self.commands.get(&point)?;
         let mut children = self.registry.children(&point, CHILDREN_MAX + 1);
         let more = children.len() > CHILDREN_MAX;
@@ -134,7 +162,8 @@ impl Mesh for NodeMesh {
             if let Some(source) = resource.point_property("wasm.src") {
                 contract = Some(self.artifacts.module(&source).await?.contract().json().clone());
             }
-            activation = self.host.info(&point).await.map(activation_json);
+            // What its node does not tell is left out.
+            activation = self.reach.info(&resource).await.unwrap_or_default();
         }
         Ok(Description { resource: (*resource).clone(), children, more, contract, activation })
     }
@@ -144,9 +173,10 @@ impl Mesh for NodeMesh {
         _agent: Agent,
         selector: String,
         since: Option<ResumeToken>,
-        _freshness: Freshness,
+        freshness: Freshness,
     ) -> Result<BoxStream<'static, (Event, ResumeToken)>, Problem> {
         let selector: Selector = selector.parse()?;
+        self.fresh(freshness).await?;
         let watch = self.registry.watch(&selector, since)?;
         Ok(stream::unfold(watch, |mut watch| async move {
             let event = watch.next().await?;
@@ -169,11 +199,7 @@ impl Mesh for NodeMesh {
                 Problem::new(Code::Usage, format!("`{resource}` has no code, so it logs nothing")).at(&point)
             );
         }
-        let lines = self.host.logs(&point, tail, follow);
-        Ok(stream::unfold(lines, |mut lines| async move {
-            lines.next().await.map(|line| (log_line(line), lines))
-        })
-        .boxed())
+        self.reach.logs(&resource, tail, follow).await
     }
 
     async fn publish(&self, agent: Agent, point: Point, body: Upload) -> Result<Published, Problem> {
@@ -235,76 +261,114 @@ impl Mesh for NodeMesh {
     }
 
     async fn nodes(&self, _agent: Agent) -> Result<Vec<NodeInfo>, Problem> {
-        let stats = self.host.stats();
-        let own = self.registry.get(&self.node).ok_or_else(no_links)?;
-        let labels = own.properties.iter();
-        let labels =
-            labels.map(|(key, property)| (key.as_str().to_owned(), property.value.to_string())).collect();
-        Ok(vec![NodeInfo {
-            name: self.name.clone(),
-            point: self.node.clone(),
-            ready: true,
-            status: own.status.clone(),
-            role: Role::Relay,
-            generation: Generation(0),
-            version: self.info.version.clone(),
-            mechtrons: stats.known,
-            live: stats.live,
-            hops: Some(0),
-            draining: false,
-            registry: true,
-            addresses: Vec::new(),
-            seen_ms: Some(0),
-            labels,
-        }])
+        let lives = self.lives().await;
+        let routes = self.reach.links.map.routes();
+        let nodes = self.registry.select(&NODES.parse()?, usize::MAX, None)?.resources;
+        let infos = nodes.iter().filter_map(|node| {
+            let life = lives.iter().find(|life| node.point.last() == life.name.as_str());
+            let is_registry = node.point.last() == self.reach.links.registry.as_str();
+            views::node(node, &routes, life, is_registry)
+        });
+        Ok(infos.collect())
     }
 
-    async fn patch_node(
-        &self,
-        _agent: Agent,
-        _name: NodeName,
-        _patch: NodePatch,
-    ) -> Result<NodeInfo, Problem> {
-        Err(no_links())
+    async fn patch_node(&self, agent: Agent, name: NodeName, patch: NodePatch) -> Result<NodeInfo, Problem> {
+        let point = mesh_point("nodes", name.as_str())?;
+        let node = self
+            .commands
+            .get(&point)
+            .map_err(|problem| problem.help("see which there are: `starlane node list`"))?;
+        let NodePatch { labels, draining } = patch;
+        let labels = labels.iter().map(|(key, value)| (key, value.as_deref()));
+        let mut changes = members::label_changes(labels)?;
+        changes.extend(draining.and_then(members::draining));
+        members::write(&self.registry, &agent, point.clone(), changes, node.status.clone()).await?;
+        let nodes = self.nodes(agent).await?;
+        nodes
+            .into_iter()
+            .find(|node| node.name == name)
+            .ok_or_else(|| Problem::new(Code::NotFound, format!("no node is called `{name}`")))
     }
 
-    async fn revoke(&self, _agent: Agent, _name: NodeName) -> Result<(), Problem> {
-        Err(no_links())
+    async fn revoke(&self, agent: Agent, name: NodeName) -> Result<(), Problem> {
+        self.reach.revoke(agent, name).await
     }
 
     async fn graph(&self, _agent: Agent) -> Result<Graph, Problem> {
-        let own = GraphNode { name: self.name.clone(), role: Role::Relay, hops: Some(0), seen_ms: Some(0) };
-        Ok(Graph { from: self.name.clone(), nodes: vec![own], links: Vec::new() })
+        let lives = self.lives().await;
+        Ok(views::graph(self.reach.homes.me(), &self.reach.links.map.routes(), &lives))
     }
 
-    async fn new_token(&self, _agent: Agent, _terms: TokenTerms) -> Result<Token, Problem> {
-        Err(no_links())
+    async fn new_token(&self, agent: Agent, terms: TokenTerms) -> Result<Token, Problem> {
+        let MadeToken { token, address, info } = self.reach.make_token(agent, terms).await?;
+        Ok(Token { token, address, info })
     }
 
     async fn tokens(&self, _agent: Agent) -> Result<Vec<TokenInfo>, Problem> {
-        Ok(Vec::new())
+        self.reach.tokens().await
     }
 
-    async fn delete_token(&self, _agent: Agent, _id: String) -> Result<(), Problem> {
-        Err(no_links())
+    async fn delete_token(&self, agent: Agent, id: String) -> Result<(), Problem> {
+        self.reach.delete_token(agent, id).await
     }
 
-    async fn trace(&self, _agent: Agent, _point: Point, _timeout: Duration) -> Result<Route, Problem> {
-        Err(no_links())
+    async fn trace(&self, _agent: Agent, point: Point, timeout: Duration) -> Result<Route, Problem> {
+        let resource = self.commands.get(&point)?;
+        let (links, me) = (&self.reach.links, self.reach.homes.me());
+        let node = match self.reach.homes.of(&resource) {
+            _ if !has_code(&resource) => {
+                // Content is read on the node that is asked, and a bind is walked there.
+                return Ok(views::route(&point, me, &[], |_| None));
+            }
+            Home::Here => return Ok(views::route(&point, me, &[], |_| None)),
+            Home::There(node) => node,
+            Home::Nowhere => {
+                let reason = format!("it lives on no node: `starlane why {point}` says why");
+                return Ok(views::route_broken(&point, me, &[], reason));
+            }
+        };
+        match links.handle.trace(node.id(), timeout).await {
+            Ok(hops) => Ok(views::route(&point, me, &hops, |id| links.name_of(id))),
+            Err(refusal) => {
+                let path = links.map.routes().path(node.id()).unwrap_or_default();
+                let known: Vec<_> = path.into_iter().filter_map(|id| links.name_of(id)).collect();
+                Ok(views::route_broken(&point, me, &known, format!("`{node}` is not reached: {refusal}")))
+            }
+        }
     }
 
-    async fn why(&self, _agent: Agent, _point: Point) -> Result<Why, Problem> {
-        Err(no_links())
+    async fn why(&self, _agent: Agent, point: Point) -> Result<Why, Problem> {
+        let mut why = self.reach.why(point.clone()).await?;
+        if why.state != WhyState::Placed {
+            return Ok(why);
+        }
+        let Some(resource) = self.registry.get(&point) else { return Ok(why) };
+        match self.reach.info(&resource).await {
+            Ok(info) => {
+                let state = info.as_ref().and_then(|info| info["state"].as_str()).unwrap_or("sleeping");
+                why.state = match state {
+                    "live" | "starting" => WhyState::Running,
+                    "failed" => WhyState::Failed,
+                    _ => WhyState::Sleeping,
+                };
+            }
+            Err(problem) => {
+                why.reason = format!("{}; but its node does not answer: {}", why.reason, problem.detail);
+                why.help.get_or_insert_with(|| format!("see where the way ends: `starlane trace {point}`"));
+            }
+        }
+        Ok(why)
     }
 
     async fn move_to(
         &self,
         _agent: Agent,
-        _point: Point,
-        _to: NodeName,
-        _timeout: Duration,
+        point: Point,
+        to: NodeName,
+        timeout: Duration,
     ) -> Result<Moved, Problem> {
-        Err(no_links())
+        let Placed { from, epoch } = self.reach.move_to(point.clone(), to.clone(), timeout).await?;
+        Ok(Moved { point, node: to, from, epoch })
     }
 
     fn info(&self) -> Info {
@@ -316,15 +380,11 @@ impl Mesh for NodeMesh {
     }
 
     fn metrics(&self, text: &mut String) {
-        metrics::write(text, &self.registry, &self.host);
+        metrics::write(text, &self.registry, &self.reach);
     }
 }
 
-fn no_links() -> Problem {
-    Problem::new(Code::Unsupported, "this node has no links yet")
-}
-
-fn log_line(line: mechtron_host::Line) -> LogLine {
+pub(super) fn log_line(line: mechtron_host::Line) -> LogLine {
     let level = match line.level {
         ..=1 => "error",
         2 => "warn",
@@ -335,7 +395,7 @@ fn log_line(line: mechtron_host::Line) -> LogLine {
     LogLine { time: line.time, level: level.to_owned(), point: line.point, line: line.line, trace: None }
 }
 
-fn activation_json(info: mechtron_host::Info) -> serde_json::Value {
+pub(super) fn activation_json(info: mechtron_host::Info) -> serde_json::Value {
     let state = match info.state {
         State::Starting => "starting",
         State::Live => "live",

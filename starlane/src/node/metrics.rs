@@ -2,13 +2,16 @@
 
 use std::fmt::Write;
 
-use mechtron_host::Host;
 use resource_registry::Registry;
 
+use super::reach::Reach;
+
 /// Appends the metrics in the OpenMetrics text format.
-pub(super) fn write(text: &mut String, registry: &Registry, host: &Host) {
-    let stats = host.stats();
-    let rows: [(&str, &str, &str, u64); 7] = [
+pub(super) fn write(text: &mut String, registry: &Registry, reach: &Reach) {
+    let stats = reach.host.stats();
+    let links = &reach.links.handle;
+    let (waiting, running) = links.under_way();
+    let rows: [(&str, &str, &str, u64); 10] = [
         ("starlane_registry_revision", "gauge", "The number of the last commit.", registry.revision().0),
         ("starlane_resources", "gauge", "Resources in the registry.", registry.resources() as u64),
         ("starlane_watches", "gauge", "Watches that are open.", registry.watches() as u64),
@@ -21,8 +24,15 @@ pub(super) fn write(text: &mut String, registry: &Registry, host: &Host) {
             "Messages that were refused since something was full.",
             stats.refused,
         ),
+        ("starlane_links", "gauge", "Links to other nodes.", links.links().len() as u64),
+        ("starlane_links_waiting", "gauge", "Requests to other nodes without an answer.", waiting as u64),
+        ("starlane_links_running", "gauge", "Requests of other nodes that run here.", running as u64),
     ];
-    for (name, kind, help, value) in rows {
+    let counted: Vec<_> =
+        links.counted().iter().map(|(name, value)| (format!("starlane_links_{name}"), value)).collect();
+    let counted =
+        counted.iter().map(|(name, value)| (name.as_str(), "counter", "Counted by the links.", *value));
+    for (name, kind, help, value) in rows.into_iter().chain(counted) {
         let suffix = if kind == "counter" { "_total" } else { "" };
         // Writing to a String cannot fail.
         _ = writeln!(text, "# TYPE {name} {kind}\n# HELP {name} {help}\n{name}{suffix} {value}");

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use mechtron_host::{Activation, Durability, Outside, Runs};
-use resource_registry::{Registry, StateStore};
+use resource_registry::Registry;
+use starlane_core::placement::epoch_of;
 use starlane_core::{
     Agent, Code, EnvValue, Epoch, Message, Outcome, Phase, Point, Problem, Refusal, Resource, Selector,
     Status, Value,
@@ -13,6 +14,8 @@ use starlane_core::{
 use tokio::sync::mpsc;
 
 use super::artifacts::Artifacts;
+use super::homes::{Home, Homes};
+use super::keeping::Keeping;
 use super::provision::Provision;
 use super::router::Router;
 use super::signals::Signals;
@@ -38,7 +41,8 @@ const NOT_CONFIG: [&str; 10] = [
 /// The node as its mechtrons see it. The parts that need the host themselves are filled in when it stands.
 pub(super) struct Surroundings {
     registry: Registry,
-    states: StateStore,
+    homes: Homes,
+    keeping: Keeping,
     statuses: mpsc::Sender<Told>,
     parts: OnceLock<Parts>,
 }
@@ -60,14 +64,23 @@ struct Parts {
 
 impl Surroundings {
     /// The node, and what its mechtrons tell.
-    pub(super) fn new(registry: Registry, states: StateStore) -> (Arc<Self>, mpsc::Receiver<Told>) {
+    pub(super) fn new(
+        registry: Registry,
+        homes: Homes,
+        keeping: Keeping,
+    ) -> (Arc<Self>, mpsc::Receiver<Told>) {
         let (statuses, told) = mpsc::channel(STATUSES_MAX);
-        (Arc::new(Self { registry, states, statuses, parts: OnceLock::new() }), told)
+        (Arc::new(Self { registry, homes, keeping, statuses, parts: OnceLock::new() }), told)
     }
 
     /// Fills in what needs the host.
-    pub(super) fn complete(&self, artifacts: Artifacts, provision: Provision, router: Router) {
-        let signals = Signals::start(&router);
+    pub(super) fn complete(
+        &self,
+        artifacts: Artifacts,
+        provision: Provision,
+        router: Router,
+        signals: Signals,
+    ) {
         // Only the first completion counts, and there is only one.
         _ = self.parts.set(Parts { artifacts, provision, router, signals });
     }
@@ -120,6 +133,9 @@ impl Outside for NodeOutside {
         Box::pin(async move {
             let parts = node.parts()?;
             let resource = node.resource(&point)?;
+            if node.homes.of(&resource) != Home::Here {
+                return Ok(Runs::Elsewhere);
+            }
             activation(parts, &resource).await.map(Runs::Here).map_err(super::router::refusal)
         })
     }
@@ -132,13 +148,9 @@ impl Outside for NodeOutside {
     ) -> BoxFuture<'static, Result<Option<Bytes>, Refusal>> {
         let node = self.0.clone();
         Box::pin(async move {
-            // Nobody hands anything over to the only node.
-            if durability == Durability::Memory {
-                return Ok(None);
-            }
-            let state = node.states.get(&point).map_err(|error| super::router::refusal(error.into()))?;
-            // What a resource that stood here before left behind is not this one's.
-            Ok(state.filter(|(of, _)| *of == epoch).map(|(_, state)| state))
+            let resource = node.resource(&point)?;
+            let state = node.keeping.load(&resource, epoch, durability).await;
+            state.map_err(|error| super::router::refusal(error.into()))
         })
     }
 
@@ -146,23 +158,26 @@ impl Outside for NodeOutside {
         &self,
         point: Point,
         epoch: Epoch,
-        _durability: Durability,
+        durability: Durability,
         state: Bytes,
     ) -> BoxFuture<'static, Result<(), Refusal>> {
-        let states = self.0.states.clone();
+        let keeping = self.0.keeping.clone();
         Box::pin(async move {
-            states.commit(&point, epoch, state).await.map_err(|error| super::router::refusal(error.into()))
+            let saved = keeping.save(&point, epoch, durability, state).await;
+            saved.map_err(|error| super::router::refusal(error.into()))
         })
     }
 
     fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
         let node = self.0.clone();
+        // On its way before this returns, so that what a mechtron asks keeps its order.
+        let asked = node.parts().map(|parts| parts.router.request(message));
         Box::pin(async move {
-            let parts = match node.parts() {
-                Ok(parts) => parts,
-                Err(refusal) => return Outcome::Rejected(refusal),
+            let (asked, parts) = match (asked, node.parts()) {
+                (Ok(asked), Ok(parts)) => (asked, parts),
+                (Err(refusal), _) | (_, Err(refusal)) => return Outcome::Rejected(refusal),
             };
-            match parts.router.request(message).await {
+            match asked.await {
                 Outcome::Ok(mut reply) => match parts.router.at_hand(reply.body).await {
                     Ok(body) => {
                         reply.body = body;
@@ -183,7 +198,10 @@ impl Outside for NodeOutside {
     }
 
     fn not_here(&self, message: Message) {
-        self.send(message);
+        match self.0.parts() {
+            Ok(parts) => parts.signals.not_here(message),
+            Err(refusal) => tracing::warn!(to = %message.header.to, "a signal was not delivered: {refusal}"),
+        }
     }
 
     fn select(&self, _by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>> {
@@ -247,7 +265,7 @@ async fn activation(parts: &Parts, resource: &Resource) -> Result<Activation, Pr
     Ok(Activation {
         module,
         name,
-        epoch: epoch(resource),
+        epoch: epoch_of(resource),
         durability: durability(point, resource.property("durability"))?,
         config: config(parts, resource).await?,
         reentrant: None,
@@ -256,25 +274,18 @@ async fn activation(parts: &Parts, resource: &Resource) -> Result<Activation, Pr
     })
 }
 
-/// A point's first life and its second are told apart by the revision that made it.
-fn epoch(resource: &Resource) -> Epoch {
-    Epoch(resource.created.0)
-}
-
 /// Where the state of a mechtron is kept, as its property says.
 ///
 /// # Errors
-/// `E-PROPERTY-VALUE`, or `E-UNSUPPORTED` for one that a node alone cannot give.
+/// `E-PROPERTY-VALUE`
 pub(super) fn durability(point: &Point, value: Option<&Value>) -> Result<Durability, Problem> {
     match value.map(Value::to_string).as_deref() {
         None | Some("node") => Ok(Durability::Node),
         Some("memory") => Ok(Durability::Memory),
-        Some("mesh") => Err(Problem::new(Code::Unsupported, "the durability `mesh` needs more than one node")
-            .at(point)
-            .help("use `node`, which survives a crash of the node")),
+        Some("mesh") => Ok(Durability::Mesh),
         Some(other) => {
             Err(Problem::new(Code::PropertyValue, format!("`{other}` is not a durability")).at(point).help(
-                "the durabilities are `memory` (lost with the process), `node` (the default: survives a crash) and `mesh`",
+                "the durabilities are `memory` (lost with the process), `node` (the default: survives a crash) and `mesh` (survives the loss of the node)",
             ))
         }
     }

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use gateway::shapes::Deleted;
 use mechtron_host::Host;
 use quick_cache::sync::Cache;
-use resource_registry::{CONTENT_KEYS, Create, Created, Delete, Op, Outcome, Registry, StateStore};
+use resource_registry::{CONTENT_KEYS, Create, Created, Delete, Op, Outcome, Registry};
 use starlane_core::{
     Agent, Base, Code, Command, CreateMode, Key, Kind, Phase, Point, Problem, PropertyChange, ResolvedConfig,
     Resource, Revision, Status, Target, Value, placement,
@@ -15,6 +15,7 @@ use starlane_core::{
 
 use super::artifacts::Artifacts;
 use super::commands::{deleted, not_found};
+use super::keeping::Keeping;
 use super::outside::durability;
 use super::router::has_code;
 
@@ -29,14 +30,11 @@ const CODE_KEYS: [&str; 4] = ["config", "wasm.src", "mechtron.name", "durability
 /// The properties that name artifacts.
 const ARTIFACT_KEYS: [&str; 3] = ["bind", "config", "wasm.src"];
 
-/// The properties that say where a mechtron may live.
-const PLACE_KEYS: [&str; 2] = ["place", "replicas"];
-
 /// Makes, changes and deletes resources with all that belongs to them.
 #[derive(Clone)]
 pub(super) struct Provision {
     registry: Registry,
-    states: StateStore,
+    keeping: Keeping,
     artifacts: Artifacts,
     host: Host,
     /// What mechtrons were before they were changed, the latest first.
@@ -44,9 +42,9 @@ pub(super) struct Provision {
 }
 
 impl Provision {
-    pub(super) fn new(registry: Registry, states: StateStore, artifacts: Artifacts, host: Host) -> Self {
+    pub(super) fn new(registry: Registry, keeping: Keeping, artifacts: Artifacts, host: Host) -> Self {
         let replaced = Arc::new(Cache::new(REPLACED_MAX));
-        Self { registry, states, artifacts, host, replaced }
+        Self { registry, keeping, artifacts, host, replaced }
     }
 
     /// Makes a resource, and all that its config installs; when that fails, nothing of it stays.
@@ -209,9 +207,13 @@ impl Provision {
         Ok(resource)
     }
 
-    fn remember(&self, before: Arc<Resource>) {
+    /// Keeps what a mechtron was before it was changed, so that it can be put back.
+    pub(super) fn remember(&self, before: Arc<Resource>) {
         let mut all = vec![before.clone()];
         let older = self.replaced.get(&before.point).unwrap_or_default();
+        if older.iter().any(|older| older.modified == before.modified) {
+            return;
+        }
         all.extend(older.into_iter().filter(|older| older.created == before.created).take(CHANGES_MAX - 1));
         self.replaced.insert(before.point.clone(), all);
     }
@@ -255,9 +257,7 @@ impl Provision {
         for (point, _) in &removed {
             // Code may have run at any of them.
             self.host.remove(point);
-            if self.states.get(point)?.is_some() {
-                self.states.delete(point).await?;
-            }
+            self.keeping.forget(point).await?;
         }
         Ok(deleted(removed))
     }
@@ -362,12 +362,6 @@ impl Provision {
         for change in changes {
             let PropertyChange::Set { key, value, .. } = change else { continue };
             let key = key.as_str();
-            if matches!(kind.base, Base::App | Base::Mechtron) && PLACE_KEYS.contains(&key) {
-                let detail =
-                    format!("`{key}` needs nodes that joined each other, which is not supported yet");
-                return Err(Problem::new(Code::Unsupported, detail)
-                    .help("leave it out: until then everything lives on this node"));
-            }
             if !ARTIFACT_KEYS.contains(&key) {
                 continue;
             }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use mechtron_host::Host;
+use mechtron_host::{Host, NotHere};
 use resource_registry::files;
 use resource_registry::{BlobStore, Registry};
 use starlane_core::{Action, Pipeline};
@@ -15,34 +16,180 @@ use starlane_core::{
 };
 
 use super::artifacts::Artifacts;
+use super::homes::{Home, Homes};
+use super::links::Links;
 
 /// The longest content that a check of a bind looks into.
 const CHECKED_BYTES_MAX: u64 = 1024 * 1024;
 /// The longest content that is handed to a mechtron, as a request or as an answer.
 pub(super) const GUEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Finds the way of each message on this node.
+/// Finds the way of each message. A bind is walked where the message entered the mesh; the code of a resource is asked on
+/// the node that it lives on.
 #[derive(Clone)]
 pub(super) struct Router {
     registry: Registry,
     blobs: BlobStore,
     artifacts: Artifacts,
     host: Host,
+    homes: Homes,
+    links: Links,
+    runtime: tokio::runtime::Handle,
 }
 
 impl Router {
-    pub(super) fn new(registry: Registry, blobs: BlobStore, artifacts: Artifacts, host: Host) -> Self {
-        Self { registry, blobs, artifacts, host }
+    /// It is called on a tokio runtime, where messages that need time go on.
+    pub(super) fn new(
+        registry: Registry,
+        blobs: BlobStore,
+        artifacts: Artifacts,
+        host: Host,
+        homes: Homes,
+        links: Links,
+    ) -> Self {
+        let runtime = tokio::runtime::Handle::current();
+        Self { registry, blobs, artifacts, host, homes, links, runtime }
     }
 
-    /// Brings a request to its receiver and the outcome back, by the time the request has left.
+    /// Brings a request to its receiver and the outcome back, by the time the request has left. One that goes straight to
+    /// code is on its way when this returns, so that requests between two points keep their order.
     pub(super) fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
+        match self.straight(&message) {
+            Some(resource) if resource.property("bind").is_none() => self.hand_on(message, &resource),
+            _ => self.slowly(message),
+        }
+    }
+
+    /// Brings a request that came from another node to the code that it was sent to, past any bind. It computes nothing
+    /// where it is called.
+    pub(super) fn arrived(&self, message: Message) -> BoxFuture<'static, Outcome> {
+        if let Some(resource) = self.straight(&message)
+            && self.homes.of(&resource) == Home::Here
+        {
+            return self.hand_on(message, &resource);
+        }
+        let router = self.clone();
+        let found = self.runtime.spawn(async move {
+            let remaining = message.header.remaining;
+            match tokio::time::timeout(remaining, router.receive(message)).await {
+                Ok(outcome) => outcome,
+                Err(_) => late(),
+            }
+        });
+        // Whoever asked may leave before the answer, and then it is not looked for any more.
+        let mut found = AbortOnDrop(found);
+        async move {
+            let lost =
+                |_| Outcome::Unknown(Refusal::new(Code::Internal, "the request was lost; it may have run"));
+            (&mut found.0).await.unwrap_or_else(lost)
+        }
+        .boxed()
+    }
+
+    /// What a request is for, when nothing has to be looked up or read to hand it on.
+    fn straight(&self, message: &Message) -> Option<Arc<Resource>> {
+        let Payload::Request(Request { body: Body::Bytes(_), .. }) = &message.payload else { return None };
+        let resource = self.registry.get(&message.header.to)?;
+        has_code(&resource).then_some(resource)
+    }
+
+    /// Hands a request on to where its receiver's code is, at once.
+    fn hand_on(&self, message: Message, resource: &Arc<Resource>) -> BoxFuture<'static, Outcome> {
+        match self.homes.of(resource) {
+            Home::There(node) => self.links.handle.request(node.id(), message).boxed(),
+            Home::Here => {
+                let asked = self.host.request(message);
+                let (router, resource) = (self.clone(), resource.clone());
+                async move {
+                    match asked.await {
+                        Ok(outcome) => outcome,
+                        Err(NotHere(message)) => router.elsewhere(*message, resource).await,
+                    }
+                }
+                .boxed()
+            }
+            Home::Nowhere => {
+                let (router, resource) = (self.clone(), resource.clone());
+                async move { router.at_home(message, resource).await }.boxed()
+            }
+        }
+    }
+
+    /// Goes on with a request that came to a host which its receiver does not live on.
+    async fn elsewhere(&self, mut message: Message, resource: Arc<Resource>) -> Outcome {
+        let Some(hops_left) = message.header.hops_left.checked_sub(1) else {
+            return Outcome::Rejected(moves(&message.header.to));
+        };
+        message.header.hops_left = hops_left;
+        let begun = Instant::now();
+        // Who lives where is known better by the registry than here.
+        let waits = self.homes.wait(&message.header.to, message.header.remaining);
+        let known = async {
+            // When the registry is out of reach, what is known here has to do.
+            _ = self.registry.fresh().await;
+            match self.registry.get(&message.header.to) {
+                Some(now) if now.modified == resource.modified => waits.await,
+                _ => Ok(()),
+            }
+        };
+        let known = tokio::time::timeout(message.header.remaining, known).await;
+        if let Err(refusal) = known.unwrap_or_else(|_| Err(moves(&message.header.to))) {
+            return Outcome::Rejected(refusal);
+        }
+        message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
+        match self.resource(&message.header.to) {
+            Ok(resource) => Box::pin(self.at_home(message, resource)).await,
+            Err(refusal) => Outcome::Rejected(refusal),
+        }
+    }
+
+    /// Asks the code of a resource where it lives, when it lives somewhere.
+    async fn at_home(&self, mut message: Message, mut resource: Arc<Resource>) -> Outcome {
+        while self.homes.of(&resource) == Home::Nowhere {
+            let begun = Instant::now();
+            let waits = self.homes.wait(&message.header.to, message.header.remaining);
+            // It may have been placed before this began to wait.
+            let now = self.registry.get(&message.header.to);
+            if now.as_ref().is_none_or(|now| self.homes.of(now) == Home::Nowhere)
+                && let Err(refusal) = waits.await
+            {
+                return Outcome::Rejected(refusal);
+            }
+            message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
+            resource = match self.resource(&message.header.to) {
+                Ok(resource) => resource,
+                Err(refusal) => return Outcome::Rejected(refusal),
+            };
+        }
+        self.hand_on(message, &resource).await
+    }
+
+    /// Brings a request from another node to its receiver, when it is not at hand.
+    async fn receive(&self, message: Message) -> Outcome {
+        if self.resource(&message.header.to).is_err() {
+            // It may be newer than what is known here.
+            _ = self.registry.fresh().await;
+        }
+        let resource = match self.resource(&message.header.to) {
+            Ok(resource) => resource,
+            Err(refusal) => return Outcome::Rejected(refusal),
+        };
+        match message {
+            Message { header, payload: Payload::Request(request) } => {
+                self.own(header, request, &resource).await
+            }
+            _ => Outcome::Rejected(Refusal::new(Code::Usage, "only a request can be answered")),
+        }
+    }
+
+    /// Brings a request to its receiver, through its bind if it has one.
+    fn slowly(&self, message: Message) -> BoxFuture<'static, Outcome> {
         let router = self.clone();
         Box::pin(async move {
             let remaining = message.header.remaining;
             match tokio::time::timeout(remaining, router.route(message)).await {
                 Ok(outcome) => outcome,
-                Err(_) => Outcome::Unknown(Refusal::new(Code::Timeout, "no answer came before the deadline")),
+                Err(_) => late(),
             }
         })
     }
@@ -53,7 +200,7 @@ impl Router {
     /// When it surely does not arrive. That it arrives is not known where a bind or a file is asked.
     pub(super) async fn send(&self, message: Message) -> Result<(), Refusal> {
         if self.has_own_code(&message).await? {
-            return self.host.send(message);
+            return self.send_home(message).await;
         }
         let Message { header, payload: Payload::Signal(signal) } = message else {
             return Err(Refusal::new(Code::Usage, "only a signal can be sent"));
@@ -63,6 +210,53 @@ impl Router {
             Outcome::Ok(_) => Ok(()),
             Outcome::Rejected(refusal) | Outcome::Failed(refusal) | Outcome::Unknown(refusal) => Err(refusal),
         }
+    }
+
+    /// Whether the code of a point lives somewhere, so that [`Router::send_home`] does not wait.
+    pub(super) fn knows_home(&self, point: &Point) -> bool {
+        self.registry.get(point).is_some_and(|resource| self.homes.of(&resource) != Home::Nowhere)
+    }
+
+    /// Sends a message without answer to where the code of its receiver is.
+    ///
+    /// # Errors
+    /// When it surely does not arrive.
+    pub(super) async fn send_home(&self, mut message: Message) -> Result<(), Refusal> {
+        loop {
+            let resource = self.resource(&message.header.to)?;
+            match self.homes.of(&resource) {
+                Home::Here => return self.host.send(message),
+                Home::There(node) => return self.links.handle.send(node.id(), message),
+                Home::Nowhere => {}
+            }
+            let begun = Instant::now();
+            let waits = self.homes.wait(&message.header.to, message.header.remaining);
+            let now = self.registry.get(&message.header.to);
+            if now.is_none_or(|now| self.homes.of(&now) == Home::Nowhere) {
+                waits.await?;
+            }
+            message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
+        }
+    }
+
+    /// Goes on with a message without answer that came to a host which its receiver does not live on.
+    ///
+    /// # Errors
+    /// When it surely does not arrive.
+    pub(super) async fn send_elsewhere(&self, mut message: Message) -> Result<(), Refusal> {
+        let hops_left = message.header.hops_left.checked_sub(1);
+        message.header.hops_left = hops_left.ok_or_else(|| moves(&message.header.to))?;
+        let resource = self.resource(&message.header.to)?;
+        if self.homes.of(&resource) == Home::Here {
+            let begun = Instant::now();
+            let waits = self.homes.wait(&message.header.to, message.header.remaining);
+            _ = self.registry.fresh().await;
+            if self.registry.get(&message.header.to).is_some_and(|now| now.modified == resource.modified) {
+                waits.await?;
+            }
+            message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
+        }
+        self.send_home(message).await
     }
 
     /// Whether a message goes straight to its receiver's own code, past any bind.
@@ -145,8 +339,8 @@ impl Router {
                 Ok(body) => body,
                 Err(refusal) => return Outcome::Rejected(refusal),
             };
-            let asked = self.host.request(Message { header, payload: Payload::Request(request) });
-            return asked.await.unwrap_or_else(|not_here| Outcome::Rejected(not_here.into()));
+            let message = Message { header, payload: Payload::Request(request) };
+            return self.at_home(message, resource.clone()).await;
         }
         match resource.kind.base {
             Base::File | Base::Artifact => self.content(&request, &header.to),
@@ -213,6 +407,23 @@ impl Router {
         });
         found.ok_or_else(|| Refusal::new(Code::NotFound, format!("nothing is at `{point}`")))
     }
+}
+
+/// A task that ends when nobody waits for it.
+struct AbortOnDrop(tokio::task::JoinHandle<Outcome>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn moves(point: &Point) -> Refusal {
+    Refusal::new(Code::NotReady, format!("`{point}` is on its way from node to node: try again"))
+}
+
+fn late() -> Outcome {
+    Outcome::Unknown(Refusal::new(Code::Timeout, "no answer came before the deadline"))
 }
 
 /// Whether messages to the resource can run code.

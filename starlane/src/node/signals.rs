@@ -1,10 +1,14 @@
-//! The signals of mechtrons on their way out of their shard: in order between two points, and never more than fit.
+//! Signals on their way to their receivers: those of this node's mechtrons, and those that came from other nodes. In order
+//! between two points, and never more than fit.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use starlane_core::{Code, Message, Point, Refusal};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
 use super::router::Router;
 
@@ -12,61 +16,174 @@ use super::router::Router;
 const LANES: usize = 16;
 /// How many signals of one lane may wait; one more is lost, and logged.
 const WAITING_MAX: usize = 1_024;
-/// How many signals may be asked through binds and files at a time; one more is lost, and logged.
+/// How many signals may be asked through binds and files at a time, and for how many receivers some may wait until they are
+/// placed; one more is lost, and logged.
 const ASKED_MAX: usize = 1_024;
 
-/// Brings signals to their receivers.
+/// Brings signals to their receivers. Clones share their lanes.
+#[derive(Clone)]
 pub(super) struct Signals {
-    lanes: Vec<mpsc::Sender<Message>>,
+    lanes: Arc<[mpsc::Sender<Signal>]>,
     place: RandomState,
 }
 
+struct Signal {
+    message: Message,
+    comes: Comes,
+}
+
+/// Where a signal comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comes {
+    /// From a mechtron of this node: it goes through its receiver's bind.
+    Here,
+    /// From another node, where that was done.
+    Links,
+    /// From the host, where its receiver does not live.
+    Host,
+}
+
 impl Signals {
-    /// Starts the lanes, on the runtime that it is called on. They end when this is dropped.
+    /// Starts the lanes, on the runtime that it is called on. They end when the last clone is dropped.
     pub(super) fn start(router: &Router) -> Self {
         let asked = Arc::new(Semaphore::new(ASKED_MAX));
         let lanes = (0..LANES).map(|_| {
-            let (lane, signals) = mpsc::channel(WAITING_MAX);
-            tokio::spawn(carry(router.clone(), asked.clone(), signals));
-            lane
+            let (sender, signals) = mpsc::channel(WAITING_MAX);
+            let lane = Lane { router: router.clone(), asked: asked.clone(), waiting: HashMap::new() };
+            tokio::spawn(lane.carry(signals));
+            sender
         });
         Self { lanes: lanes.collect(), place: RandomState::new() }
     }
 
-    /// Takes a signal along. Never waits.
+    /// Takes a signal of a mechtron along. Never waits.
     pub(super) fn send(&self, message: Message) {
-        let (from, to) = (message.header.from.clone(), message.header.to.clone());
+        self.put(Signal { message, comes: Comes::Here });
+    }
+
+    /// Takes a signal along that came from another node. Never waits.
+    pub(super) fn arrived(&self, message: Message) {
+        self.put(Signal { message, comes: Comes::Links });
+    }
+
+    /// Takes a signal along whose receiver does not live here. Never waits.
+    pub(super) fn not_here(&self, message: Message) {
+        self.put(Signal { message, comes: Comes::Host });
+    }
+
+    fn put(&self, signal: Signal) {
+        let header = &signal.message.header;
+        let (from, to) = (header.from.clone(), header.to.clone());
         let lane = self.place.hash_one((&from, &to)) as usize % self.lanes.len();
-        if self.lanes.get(lane).is_none_or(|lane| lane.try_send(message).is_err()) {
+        if self.lanes.get(lane).is_none_or(|lane| lane.try_send(signal).is_err()) {
             lost(&from, &to, &Refusal::new(Code::Busy, "too many signals wait between these points"));
         }
     }
 }
 
-async fn carry(router: Router, asked: Arc<Semaphore>, mut signals: mpsc::Receiver<Message>) {
-    while let Some(message) = signals.recv().await {
-        let (from, to) = (message.header.from.clone(), message.header.to.clone());
-        let sent = match router.has_own_code(&message).await {
-            Ok(true) => router.send(message).await,
-            // A bind or a file is asked, which takes its time: the others do not wait for it.
-            Ok(false) => match asked.clone().try_acquire_owned() {
-                Ok(room) => {
-                    let router = router.clone();
-                    tokio::spawn(async move {
-                        if let Err(refusal) = router.send(message).await {
-                            lost(&from, &to, &refusal);
-                        }
-                        drop(room);
-                    });
-                    continue;
+struct Lane {
+    router: Router,
+    asked: Arc<Semaphore>,
+    /// Those that wait until their receiver is placed.
+    waiting: HashMap<Point, Waiting>,
+}
+
+struct Waiting {
+    signals: mpsc::Sender<Message>,
+    ended: JoinHandle<()>,
+}
+
+impl Lane {
+    async fn carry(mut self, mut signals: mpsc::Receiver<Signal>) {
+        while let Some(Signal { message, comes }) = signals.recv().await {
+            let (from, to) = (message.header.from.clone(), message.header.to.clone());
+            let straight = match comes {
+                Comes::Here => self.router.has_own_code(&message).await,
+                Comes::Links | Comes::Host => Ok(true),
+            };
+            let sent = match straight {
+                Ok(true) => self.straight(message, comes).await,
+                Ok(false) => self.ask(message),
+                Err(refusal) => Err(refusal),
+            };
+            if let Err(refusal) = sent {
+                lost(&from, &to, &refusal);
+            }
+        }
+    }
+
+    /// Asks a bind or a file, which takes its time: the others do not wait for it.
+    fn ask(&self, message: Message) -> Result<(), Refusal> {
+        let room = self.asked.clone().try_acquire_owned();
+        let room = room.map_err(|_| Refusal::new(Code::Busy, "too many signals are asked through binds"))?;
+        let router = self.router.clone();
+        tokio::spawn(async move {
+            let (from, to) = (message.header.from.clone(), message.header.to.clone());
+            if let Err(refusal) = router.send(message).await {
+                lost(&from, &to, &refusal);
+            }
+            drop(room);
+        });
+        Ok(())
+    }
+
+    /// Brings a signal to code, or lets it wait behind those before it until its receiver is placed.
+    async fn straight(&mut self, message: Message, comes: Comes) -> Result<(), Refusal> {
+        let to = message.header.to.clone();
+        let message = match self.behind(&to, message).await? {
+            None => return Ok(()),
+            Some(message) => message,
+        };
+        if comes != Comes::Host && self.router.knows_home(&to) {
+            return self.router.send_home(message).await;
+        }
+        let room = self.asked.clone().try_acquire_owned();
+        let room = room.map_err(|_| Refusal::new(Code::Busy, "signals wait for too many receivers"))?;
+        let (signals, more) = mpsc::channel(WAITING_MAX);
+        let router = self.router.clone();
+        let ended = tokio::spawn(async move {
+            wait(&router, message, comes, more).await;
+            drop(room);
+        });
+        self.waiting.insert(to, Waiting { signals, ended });
+        Ok(())
+    }
+
+    /// Puts a signal behind others that wait; gives it back when none do.
+    async fn behind(&mut self, to: &Point, message: Message) -> Result<Option<Message>, Refusal> {
+        let Some(waiting) = self.waiting.get(to) else { return Ok(Some(message)) };
+        match waiting.signals.try_send(message) {
+            Ok(()) => Ok(None),
+            Err(TrySendError::Full(_)) => {
+                Err(Refusal::new(Code::Busy, "too many signals wait until their receiver is placed"))
+            }
+            Err(TrySendError::Closed(message)) => {
+                if let Some(waiting) = self.waiting.remove(to) {
+                    // It sends its last; when it panics, it sends no more.
+                    _ = waiting.ended.await;
                 }
-                Err(_) => Err(Refusal::new(Code::Busy, "too many signals are asked through binds")),
-            },
-            Err(refusal) => Err(refusal),
+                Ok(Some(message))
+            }
+        }
+    }
+}
+
+/// Brings signals of one receiver to it, one after the other, until none is left.
+async fn wait(router: &Router, first: Message, comes: Comes, mut more: mpsc::Receiver<Message>) {
+    let mut next = Some((first, comes));
+    while let Some((message, comes)) = next {
+        let (from, to) = (message.header.from.clone(), message.header.to.clone());
+        let sent = match comes {
+            Comes::Host => router.send_elsewhere(message).await,
+            Comes::Here | Comes::Links => router.send_home(message).await,
         };
         if let Err(refusal) = sent {
             lost(&from, &to, &refusal);
         }
+        if more.is_empty() {
+            more.close();
+        }
+        next = more.recv().await.map(|message| (message, Comes::Links));
     }
 }
 

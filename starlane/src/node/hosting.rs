@@ -1,0 +1,237 @@
+//! The mechtrons of this node as other nodes ask for them: let go of, taken over, told of.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use gateway::shapes::LogLine;
+use mechtron_host::{Host, LogStream};
+use parking_lot::Mutex;
+use resource_registry::Registry;
+use serde::Serialize;
+use starlane_core::placement::epoch_of;
+use starlane_core::{Code, Epoch, Point, Problem, Refusal, Resource};
+use tokio::time::Instant;
+
+use super::commands::not_found;
+use super::follow::{Follow, News};
+use super::homes::{Home, Homes};
+use super::keeping::Keeping;
+use super::mesh::activation_json;
+use super::outside::durability;
+use super::provision::Provision;
+use super::services::{self, HostAsk, Logged};
+
+/// How many others follow logs of this node; the next is refused as busy.
+const FOLLOWERS_MAX: usize = 256;
+/// How many lines are told at a time.
+const LINES_MAX: usize = 256;
+/// How long whoever follows waits for the next line at a time.
+const LINES_WAIT: Duration = Duration::from_secs(5);
+/// Whoever follows and does not ask for so long is forgotten.
+const FOLLOWER_IDLE: Duration = Duration::from_secs(30);
+/// All that has code, so that it lives somewhere.
+pub(super) const MECHTRONS: &str = "**[exists(wasm.src)]";
+
+/// The mechtrons of this node. Cloning is cheap.
+#[derive(Clone)]
+pub(super) struct Hosting(Arc<Inner>);
+
+struct Inner {
+    host: Host,
+    homes: Homes,
+    registry: Registry,
+    keeping: Keeping,
+    followers: Mutex<HashMap<u64, Follower>>,
+    last: AtomicU64,
+}
+
+/// Another node that reads the log of a mechtron.
+struct Follower {
+    lines: Arc<tokio::sync::Mutex<LogStream>>,
+    asked: Instant,
+}
+
+impl Hosting {
+    pub(super) fn new(host: Host, homes: Homes, registry: Registry, keeping: Keeping) -> Self {
+        let (followers, last) = (Mutex::default(), AtomicU64::new(0));
+        Self(Arc::new(Inner { host, homes, registry, keeping, followers, last }))
+    }
+
+    /// Answers another node.
+    pub(super) fn answer(&self, (ask, rest): (HostAsk, Bytes)) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let hosting = self.clone();
+        async move {
+            match ask {
+                HostAsk::Release { point, epoch, within_ms } => {
+                    let within = Duration::from_millis(within_ms);
+                    let released = hosting.release(&point, epoch, within).await;
+                    services::answer(released.map(|state| (state.is_some(), state.unwrap_or_default())))
+                }
+                HostAsk::Adopt { point, epoch, state } => {
+                    services::answer(plain(hosting.adopt(&point, epoch, state.then_some(rest)).await))
+                }
+                HostAsk::Info { point } => {
+                    services::answer(plain(Ok(hosting.0.host.info(&point).await.map(activation_json))))
+                }
+                HostAsk::Logs { point, tail, follow } => {
+                    services::answer(plain(hosting.logs(&point, tail, follow).await))
+                }
+                HostAsk::MoreLogs { follower } => services::answer(plain(hosting.more_logs(follower).await)),
+            }
+        }
+        .boxed()
+    }
+
+    /// Lets go of a mechtron. What its handlers do comes to its end within a time; its messages find the way to its next
+    /// node by themselves. Tells its state when only this node has it. Asked again, the same again.
+    pub(super) async fn release(
+        &self,
+        point: &Point,
+        epoch: Epoch,
+        within: Duration,
+    ) -> Result<Option<Bytes>, Problem> {
+        let Inner { host, homes, registry, keeping, .. } = &*self.0;
+        let resource = registry.get(point).ok_or_else(|| not_found(registry, point))?;
+        if epoch_of(&resource) > epoch {
+            let detail = format!("`{point}` was assigned anew, under the epoch {}", epoch_of(&resource).0);
+            return Err(Problem::new(Code::EpochStale, detail).at(point));
+        }
+        // Before the host is asked, so that no message finds it there any more.
+        homes.let_go(point, epoch, None);
+        let released = host.release(point, within).await.map_err(Problem::from)?;
+        // Only of one that wants it in memory, and once.
+        homes.let_go(point, epoch, released.state);
+        drop(released.waiting);
+        let durability = durability(point, resource.property("durability"))?;
+        if let Some(held) = homes.held(point, epoch).and_then(|held| held.state) {
+            return Ok(Some(held));
+        }
+        Ok(keeping.give(&resource, epoch, durability)?)
+    }
+
+    /// Takes the state of a mechtron over that will live here.
+    pub(super) async fn adopt(
+        &self,
+        point: &Point,
+        epoch: Epoch,
+        state: Option<Bytes>,
+    ) -> Result<(), Problem> {
+        let Inner { registry, keeping, .. } = &*self.0;
+        if registry.get(point).is_none() {
+            registry.fresh().await?;
+        }
+        let resource = registry.get(point).ok_or_else(|| not_found(registry, point))?;
+        let durability = durability(point, resource.property("durability"))?;
+        Ok(keeping.adopt(point, epoch, durability, state).await?)
+    }
+
+    async fn logs(&self, point: &Point, tail: usize, follow: bool) -> Result<Logged, Problem> {
+        let stream = self.0.host.logs(point, tail.min(LINES_MAX), follow);
+        let stream = Arc::new(tokio::sync::Mutex::new(stream));
+        let mut follower = None;
+        if follow {
+            let mut followers = self.0.followers.lock();
+            followers.retain(|_, follower| follower.asked.elapsed() < FOLLOWER_IDLE);
+            if followers.len() >= FOLLOWERS_MAX {
+                let mut problem = Problem::new(Code::Busy, "too many follow the logs of this node")
+                    .help("end some of the other `starlane logs --follow`");
+                problem.retry_after = Some(10);
+                return Err(problem);
+            }
+            let id = self.0.last.fetch_add(1, Ordering::Relaxed);
+            followers.insert(id, Follower { lines: stream.clone(), asked: Instant::now() });
+            follower = Some(id);
+        }
+        let (lines, _) = read(&stream, Duration::ZERO).await;
+        Ok(Logged { lines, follower })
+    }
+
+    async fn more_logs(&self, id: u64) -> Result<Logged, Problem> {
+        let stream = {
+            let mut followers = self.0.followers.lock();
+            followers.get_mut(&id).map(|follower| {
+                follower.asked = Instant::now();
+                follower.lines.clone()
+            })
+        };
+        let gone =
+            || Problem::new(Code::NotFound, "nobody follows by this number any more").help("begin again");
+        let stream = stream.ok_or_else(gone)?;
+        let (lines, ended) = read(&stream, LINES_WAIT).await;
+        let mut followers = self.0.followers.lock();
+        if ended {
+            followers.remove(&id);
+        } else if let Some(follower) = followers.get_mut(&id) {
+            follower.asked = Instant::now();
+        }
+        Ok(Logged { lines, follower: (!ended).then_some(id) })
+    }
+
+    /// Keeps up with where mechtrons live and what they are, until the registry is closed.
+    pub(super) async fn follow(self, provision: Provision) -> Result<(), Problem> {
+        let mut follow = Follow::new(self.0.registry.clone(), MECHTRONS)?;
+        while let Some(news) = follow.next().await {
+            match news {
+                News::Is { now, before } => self.is(&provision, &now, before).await,
+                News::Gone(last) => self.gone(&last).await,
+                News::Complete => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn is(&self, provision: &Provision, now: &Arc<Resource>, before: Option<Arc<Resource>>) {
+        let Inner { host, homes, .. } = &*self.0;
+        let point = &now.point;
+        let lived_here = before.as_deref().is_some_and(|before| homes.assigned(before) == Home::Here);
+        let lives_here = homes.assigned(now) == Home::Here;
+        let is_other = before.as_ref().is_none_or(|before| before.properties != now.properties);
+        if let Some(before) = before.filter(|_| lives_here && is_other) {
+            provision.remember(before);
+        }
+        if lives_here && is_other || lived_here && !lives_here {
+            // Before messages go on that waited for this.
+            host.swap(point);
+        }
+        homes.changed(point, Some(now));
+    }
+
+    async fn gone(&self, last: &Resource) {
+        let Inner { host, homes, registry, keeping, .. } = &*self.0;
+        let point = &last.point;
+        homes.changed(point, None);
+        // Another may stand there by now.
+        if registry.get(point).is_some() {
+            return;
+        }
+        host.remove(point);
+        if let Err(error) = keeping.forget(point).await {
+            tracing::warn!(%point, "the state of a mechtron that is gone stays: {error}");
+        }
+    }
+}
+
+fn plain<T: Serialize>(result: Result<T, Problem>) -> Result<(T, Bytes), Problem> {
+    result.map(|document| (document, Bytes::new()))
+}
+
+/// What can be read now, or the first that comes within a time; and whether that was the last.
+async fn read(stream: &tokio::sync::Mutex<LogStream>, wait: Duration) -> (Vec<LogLine>, bool) {
+    let mut stream = stream.lock().await;
+    let mut lines = Vec::new();
+    let mut wait = wait;
+    while lines.len() < LINES_MAX {
+        match tokio::time::timeout(wait, stream.next()).await {
+            Ok(Some(line)) => lines.push(super::mesh::log_line(line)),
+            Ok(None) => return (lines, true),
+            Err(_) => break,
+        }
+        wait = Duration::ZERO;
+    }
+    (lines, false)
+}

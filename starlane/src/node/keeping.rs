@@ -1,0 +1,186 @@
+//! Where the states of this node's mechtrons are kept: in memory, on this node, or on the registry's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mechtron_host::Durability;
+use parking_lot::Mutex;
+use resource_registry::{Error, MeshStates, StateStore};
+use starlane_core::{Epoch, Point, Resource};
+
+/// Keeps states. Cloning is cheap.
+#[derive(Clone)]
+pub(super) struct Keeping(Arc<Inner>);
+
+struct Inner {
+    /// Those that survive a crash of this node.
+    node: StateStore,
+    /// Those that survive the loss of this node.
+    mesh: MeshStates,
+    /// Those that another node handed over, which only the host keeps from then on.
+    handed: Mutex<HashMap<Point, (Epoch, Bytes)>>,
+}
+
+impl Keeping {
+    pub(super) fn new(node: StateStore, mesh: MeshStates) -> Self {
+        Self(Arc::new(Inner { node, mesh, handed: Mutex::default() }))
+    }
+
+    /// The state that a mechtron begins an epoch with. `created` is what made its resource: what stood there before left
+    /// nothing to it.
+    ///
+    /// # Errors
+    /// When a later epoch began elsewhere, or the registry's node is out of reach.
+    pub(super) async fn load(
+        &self,
+        resource: &Resource,
+        epoch: Epoch,
+        durability: Durability,
+    ) -> Result<Option<Bytes>, Error> {
+        let point = &resource.point;
+        let lives = |of: Epoch| (resource.created.0..=epoch.0).contains(&of.0);
+        Ok(match durability {
+            Durability::Memory => {
+                let handed = self.0.handed.lock().remove(point);
+                handed.filter(|(of, _)| lives(*of)).map(|(_, state)| state)
+            }
+            Durability::Node => self.0.node.get(point)?.filter(|(of, _)| lives(*of)).map(|(_, state)| state),
+            Durability::Mesh => match self.0.mesh.get(point).await? {
+                Some((of, _)) if of.0 < resource.created.0 => {
+                    self.0.mesh.delete(point).await?;
+                    self.0.mesh.claim(point, epoch).await?
+                }
+                _ => self.0.mesh.claim(point, epoch).await?,
+            },
+        })
+    }
+
+    /// Keeps a state; it is durable when this answers.
+    ///
+    /// # Errors
+    /// When a later epoch wrote, it is too large, or the registry's node is out of reach.
+    pub(super) async fn save(
+        &self,
+        point: &Point,
+        epoch: Epoch,
+        durability: Durability,
+        state: Bytes,
+    ) -> Result<(), Error> {
+        match durability {
+            Durability::Memory => Ok(()),
+            Durability::Node => self.0.node.commit(point, epoch, state).await,
+            Durability::Mesh => self.0.mesh.commit(point, epoch, state).await,
+        }
+    }
+
+    /// The state that this node kept of a mechtron which it let go of; `None` for what others can reach without it.
+    ///
+    /// # Errors
+    /// Only the file's.
+    pub(super) fn give(
+        &self,
+        resource: &Resource,
+        epoch: Epoch,
+        durability: Durability,
+    ) -> Result<Option<Bytes>, Error> {
+        if durability != Durability::Node {
+            return Ok(None);
+        }
+        let lives = |of: Epoch| (resource.created.0..=epoch.0).contains(&of.0);
+        Ok(self.0.node.get(&resource.point)?.filter(|(of, _)| lives(*of)).map(|(_, state)| state))
+    }
+
+    /// Takes the state of a mechtron over that will live here, in place of any that is here.
+    ///
+    /// # Errors
+    /// When a later epoch wrote, or it cannot be kept.
+    pub(super) async fn adopt(
+        &self,
+        point: &Point,
+        epoch: Epoch,
+        durability: Durability,
+        state: Option<Bytes>,
+    ) -> Result<(), Error> {
+        match (durability, state) {
+            (Durability::Memory, state) => {
+                let mut handed = self.0.handed.lock();
+                match state {
+                    Some(state) => drop(handed.insert(point.clone(), (epoch, state))),
+                    None => drop(handed.remove(point)),
+                }
+                Ok(())
+            }
+            (Durability::Node, Some(state)) => self.0.node.commit(point, epoch, state).await,
+            (Durability::Node, None) => {
+                self.0.node.delete(point).await?;
+                self.0.node.claim(point, epoch).await.map(drop)
+            }
+            (Durability::Mesh, _) => Ok(()),
+        }
+    }
+
+    /// Forgets the states of a mechtron whose resource is gone.
+    ///
+    /// # Errors
+    /// When a file or the registry's node cannot be reached.
+    pub(super) async fn forget(&self, point: &Point) -> Result<(), Error> {
+        self.0.handed.lock().remove(point);
+        if self.0.node.get(point)?.is_some() {
+            self.0.node.delete(point).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use starlane_core::{Properties, Revision, Status};
+
+    use super::*;
+
+    fn cart(created: u64) -> Resource {
+        Resource {
+            point: "shop:cart".parse().unwrap(),
+            kind: "Mechtron".parse().unwrap(),
+            properties: Properties::new(),
+            status: Status::ready(),
+            created: Revision(created),
+            modified: Revision(created),
+            version: 1,
+        }
+    }
+
+    fn keeping(folder: &std::path::Path) -> Keeping {
+        let store = StateStore::open(folder.join("state.redb")).unwrap();
+        Keeping::new(store.clone(), MeshStates::Here(store))
+    }
+
+    #[tokio::test]
+    async fn a_state_is_handed_over_and_an_older_one_is_not_taken_for_it() {
+        for durability in [Durability::Memory, Durability::Node] {
+            let folder = tempfile::tempdir().unwrap();
+            let keeping = keeping(folder.path());
+            let point = cart(3).point;
+            keeping.adopt(&point, Epoch(5), durability, Some("five".into())).await.unwrap();
+            let five = keeping.load(&cart(3), Epoch(5), durability).await.unwrap();
+            assert_eq!(five, Some("five".into()), "{durability:?}");
+            keeping.adopt(&point, Epoch(6), durability, Some("six".into())).await.unwrap();
+            keeping.adopt(&point, Epoch(7), durability, None).await.unwrap();
+            assert_eq!(keeping.load(&cart(3), Epoch(7), durability).await.unwrap(), None, "{durability:?}");
+            keeping.adopt(&point, Epoch(8), durability, Some("eight".into())).await.unwrap();
+            let other = keeping.load(&cart(9), Epoch(9), durability).await.unwrap();
+            assert_eq!(other, None, "another resource stands there: {durability:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_state_of_the_mesh_is_not_the_next_resources() {
+        let folder = tempfile::tempdir().unwrap();
+        let keeping = keeping(folder.path());
+        assert_eq!(keeping.load(&cart(3), Epoch(3), Durability::Mesh).await.unwrap(), None);
+        keeping.save(&cart(3).point, Epoch(3), Durability::Mesh, "old".into()).await.unwrap();
+        assert_eq!(keeping.load(&cart(3), Epoch(4), Durability::Mesh).await.unwrap(), Some("old".into()));
+        assert_eq!(keeping.load(&cart(9), Epoch(9), Durability::Mesh).await.unwrap(), None);
+    }
+}

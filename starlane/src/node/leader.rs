@@ -1,0 +1,526 @@
+//! The leader: one loop on the registry's node around [`Placement`], which decides who is alive and where mechtrons live. It
+//! tells the loop what happens, and carries out what it asks for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use mesh::identity::Revocations;
+use resource_registry::{Registry, Reserved};
+use serde::Serialize;
+use starlane_core::placement::{
+    Action, Config, Handle, Life, Load as Room, MoveError, Placement, Ticket, epoch_of,
+};
+use starlane_core::{
+    Agent, Assignment, Base, Code, Epoch, Generation, Kind, NodeName, Point, Problem, PropertyChange,
+    Refusal, Resource, Status, Value,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::follow::{Follow, News};
+use super::genesis::mesh_point;
+use super::hosting::{Hosting, MECHTRONS};
+use super::links::Links;
+use super::members::{self, NODES};
+use super::services::{self, HOST, Heard, HostAsk, LeaderAsk, Load, MadeToken, NodeLife, Placed, Terms};
+use super::tokens::RegistryTokens;
+use super::views;
+
+/// How much may wait to be told to the leader; whoever tells more waits.
+const TOLD_MAX: usize = 4_096;
+/// How long a node is waited for that is to let go of a mechtron, beside what its handlers may take, or to take one over.
+const HAND_OVER: Duration = Duration::from_secs(10);
+
+/// The leader, for all who ask it. Clones ask the same.
+#[derive(Clone)]
+pub(super) struct Leader(Arc<Office>);
+
+struct Office {
+    told: mpsc::Sender<Told>,
+    registry: Registry,
+    by: Agent,
+    identity: mesh::Identity,
+    tokens: RegistryTokens,
+    /// Where nodes join.
+    address: Option<String>,
+}
+
+/// What the leader is made from.
+pub(super) struct Parts {
+    pub(super) registry: Registry,
+    pub(super) by: Agent,
+    pub(super) identity: mesh::Identity,
+    pub(super) tokens: RegistryTokens,
+    pub(super) address: Option<String>,
+}
+
+/// What is told to the loop.
+enum Told {
+    Heard(NodeName, Heard),
+    Node(News),
+    Mechtron(News),
+    Unreachable(NodeName),
+    Move(Point, NodeName, oneshot::Sender<Result<Placed, Problem>>),
+    Why(Point, oneshot::Sender<Option<starlane_core::placement::Why>>),
+    Nodes(oneshot::Sender<Vec<NodeLife>>),
+    Released(Point, Ticket, Epoch, Result<Option<Bytes>, String>),
+    Adopted(Point, Ticket, Result<(), String>),
+    Written(Point, Ticket, Option<Arc<Resource>>),
+    NodeNotWritten(NodeName),
+}
+
+impl Leader {
+    /// The leader, and what it is told, for [`Leader::lead`].
+    pub(super) fn new(parts: Parts) -> (Self, Inbox) {
+        let (sender, told) = mpsc::channel(TOLD_MAX);
+        let Parts { registry, by, identity, tokens, address } = parts;
+        (Self(Arc::new(Office { told: sender, registry, by, identity, tokens, address })), Inbox(told))
+    }
+
+    /// Answers another node.
+    pub(super) fn answer(
+        &self,
+        from: NodeName,
+        ask: LeaderAsk,
+    ) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let leader = self.clone();
+        async move {
+            match ask {
+                LeaderAsk::Heard(heard) => services::answer(plain(leader.heard(from, heard).await)),
+                LeaderAsk::Move { point, to } => services::answer(plain(leader.move_to(point, to).await)),
+                LeaderAsk::Why { point } => services::answer(plain(leader.why(point).await)),
+                LeaderAsk::Nodes => services::answer(plain(leader.nodes().await)),
+                LeaderAsk::Revoke { agent, name } => {
+                    services::answer(plain(leader.revoke(&agent, &name).await))
+                }
+                LeaderAsk::MakeToken { agent, terms } => {
+                    services::answer(plain(leader.make_token(&agent, terms).await))
+                }
+                LeaderAsk::Tokens => services::answer(plain(leader.0.tokens.list())),
+                LeaderAsk::DeleteToken { agent, id } => {
+                    services::answer(plain(leader.0.tokens.delete(&agent, &id).await))
+                }
+            }
+        }
+        .boxed()
+    }
+
+    /// A node tells that it is alive.
+    pub(super) async fn heard(&self, from: NodeName, heard: Heard) -> Result<(), Problem> {
+        self.tell(Told::Heard(from, heard)).await
+    }
+
+    /// Moves a mechtron; done when it lives there.
+    pub(super) async fn move_to(&self, point: Point, to: NodeName) -> Result<Placed, Problem> {
+        self.ask(|reply| Told::Move(point, to, reply)).await?
+    }
+
+    /// Why a mechtron lives where it does.
+    pub(super) async fn why(&self, point: Point) -> Result<gateway::shapes::Why, Problem> {
+        let Some(resource) = self.0.registry.get(&point) else { return Ok(views::why_missing(&point)) };
+        let known = self.ask(|reply| Told::Why(point, reply)).await?;
+        Ok(views::why(&resource, known))
+    }
+
+    /// How the nodes are.
+    pub(super) async fn nodes(&self) -> Result<Vec<NodeLife>, Problem> {
+        self.ask(Told::Nodes).await
+    }
+
+    /// Makes a token.
+    pub(super) async fn make_token(&self, agent: &Agent, terms: Terms) -> Result<MadeToken, Problem> {
+        let Terms { role, ttl_seconds, labels, name } = terms;
+        let ttl = Duration::from_secs(ttl_seconds);
+        let (token, info) =
+            self.0.tokens.make(agent, gateway::TokenTerms { role, ttl, labels, name }).await?;
+        Ok(MadeToken { token: token.reveal(), address: self.0.address.clone(), info })
+    }
+
+    /// The tokens that can still be used.
+    pub(super) fn tokens(&self) -> Result<Vec<gateway::shapes::TokenInfo>, Problem> {
+        self.0.tokens.list()
+    }
+
+    /// Takes a token back.
+    pub(super) async fn delete_token(&self, agent: &Agent, id: &str) -> Result<(), Problem> {
+        self.0.tokens.delete(agent, id).await
+    }
+
+    /// Shuts a node out, in all of its lives so far.
+    pub(super) async fn revoke(&self, agent: &Agent, name: &NodeName) -> Result<(), Problem> {
+        let Office { registry, by, identity, .. } = &*self.0;
+        let point = mesh_point("nodes", name.as_str())?;
+        let node = registry.get(&point).ok_or_else(|| {
+            Problem::new(Code::NotFound, format!("no node is called `{name}`"))
+                .help("see which there are: `starlane node list`")
+        })?;
+        if by.0 == point {
+            let detail = format!("`{name}` keeps the registry and the authority of this mesh");
+            return Err(Problem::new(Code::Forbidden, detail).help("it cannot be shut out; only others can"));
+        }
+        let Generation(generation) = members::Record::of(&node).generation;
+        let key = "generation"
+            .parse()
+            .map_err(|error: starlane_core::KeyError| Problem::new(Code::Internal, error.to_string()))?;
+        let changes = vec![PropertyChange::Set { key, value: Value::Number(generation.into()), lock: false }];
+        let revoked = Reserved::new(
+            mesh_point("revoked", name.as_str())?,
+            Kind::of(Base::Base),
+            changes,
+            Status::ready(),
+        );
+        let marked = Reserved::new(
+            point,
+            Kind::of(Base::Node),
+            members::revoked().into_iter().collect(),
+            node.status.clone(),
+        );
+        registry.put_all_reserved(agent, vec![revoked, marked]).await?;
+        // This node does not wait to be told.
+        let mut all: Revocations = (*identity.revocations()).clone();
+        all.revoke(name.clone(), Generation(generation));
+        let identity = identity.clone();
+        let kept = tokio::task::spawn_blocking(move || identity.set_revoked(all)).await;
+        match kept {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(super::membership::broken(error)),
+            Err(error) => Err(Problem::new(Code::Internal, error.to_string())),
+        }
+    }
+
+    async fn tell(&self, told: Told) -> Result<(), Problem> {
+        self.0.told.send(told).await.map_err(|_| stopping())
+    }
+
+    async fn ask<T>(&self, told: impl FnOnce(oneshot::Sender<T>) -> Told) -> Result<T, Problem> {
+        let (sender, answer) = oneshot::channel();
+        self.tell(told(sender)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Leads, until the registry is closed. `links` reach the other nodes, `hosting` this one.
+    pub(super) async fn lead(self, inbox: Inbox, links: Links, hosting: Hosting) -> Result<(), Problem> {
+        let me = links.registry.clone();
+        let now = Instant::now();
+        let placement = Placement::new(Config::default(), me.clone(), now);
+        for (selector, told) in [(NODES, Told::Node as fn(News) -> Told), (MECHTRONS, Told::Mechtron)] {
+            let mut follow = Follow::new(self.0.registry.clone(), selector)?;
+            let sender = self.0.told.clone();
+            tokio::spawn(async move {
+                while let Some(news) = follow.next().await {
+                    if sender.send(told(news)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        tokio::spawn(watch_routes(links.clone(), self.0.told.clone()));
+        let mut term = Term {
+            office: self.0.clone(),
+            links,
+            hosting,
+            me,
+            placement,
+            states: HashMap::new(),
+            last_state: 0,
+            moves: HashMap::new(),
+            heard: HashMap::new(),
+            listed: (false, false),
+        };
+        let Inbox(mut told) = inbox;
+        loop {
+            let timeout = term.placement.poll_timeout();
+            let due = async {
+                match timeout {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                told = told.recv() => match told {
+                    Some(told) => term.handle(told, Instant::now()),
+                    None => return Ok(()),
+                },
+                () = due => term.placement.handle_timeout(Instant::now()),
+            }
+            while let Some(action) = term.placement.poll_action() {
+                term.act(action);
+            }
+        }
+    }
+}
+
+/// What the leader is told; taken by whoever leads.
+pub(super) struct Inbox(mpsc::Receiver<Told>);
+
+fn plain<T: Serialize>(result: Result<T, Problem>) -> Result<(T, Bytes), Problem> {
+    result.map(|document| (document, Bytes::new()))
+}
+
+fn stopping() -> Problem {
+    Problem::new(Code::NotReady, "the node is stopping")
+}
+
+/// Tells of nodes that no way leads to any more.
+async fn watch_routes(links: Links, told: mpsc::Sender<Told>) {
+    let mut routes = links.map.watch();
+    let mut reached: Vec<NodeName> = Vec::new();
+    while routes.changed().await.is_ok() {
+        let table = routes.borrow_and_update().clone();
+        let reachable = table.members().iter().filter(|member| member.is_reachable());
+        let now: Vec<NodeName> = reachable.map(|member| member.advert.name.clone()).collect();
+        for name in reached.iter().filter(|name| !now.contains(name)) {
+            if told.send(Told::Unreachable(name.clone())).await.is_err() {
+                return;
+            }
+        }
+        reached = now;
+    }
+}
+
+/// The time in which a node leads.
+struct Term {
+    office: Arc<Office>,
+    links: Links,
+    hosting: Hosting,
+    me: NodeName,
+    placement: Placement,
+    /// The states of mechtrons on their way, each until its resource has a newer epoch.
+    states: HashMap<Handle, (Point, Epoch, Bytes)>,
+    last_state: u64,
+    /// Who waits until a mechtron lives elsewhere, and where it lived.
+    moves: HashMap<(Point, NodeName), Vec<(Option<NodeName>, oneshot::Sender<Result<Placed, Problem>>)>>,
+    heard: HashMap<NodeName, (Instant, Load)>,
+    /// Whether all nodes, and all mechtrons, were told.
+    listed: (bool, bool),
+}
+
+impl Term {
+    fn handle(&mut self, told: Told, now: Instant) {
+        match told {
+            Told::Heard(name, heard) => self.hear(&name, heard, now),
+            Told::Node(News::Is { now: node, .. }) => self.placement.handle_node(&node, now),
+            Told::Node(News::Gone(node)) => {
+                if let Some(name) = NodeName::of_point(&node.point) {
+                    self.heard.remove(&name);
+                    self.placement.handle_node_removed(&name, now);
+                }
+            }
+            Told::Mechtron(News::Is { now: resource, .. }) => {
+                self.placement.handle_mechtron(&resource, now);
+                let epoch = epoch_of(&resource);
+                self.states.retain(|_, (point, of, _)| *point != resource.point || *of >= epoch);
+            }
+            Told::Mechtron(News::Gone(resource)) => {
+                self.placement.handle_removed(&resource.point, now);
+                self.states.retain(|_, (point, ..)| *point != resource.point);
+            }
+            Told::Node(News::Complete) => {
+                self.listed.0 = true;
+                self.check_listed(now);
+            }
+            Told::Mechtron(News::Complete) => {
+                self.listed.1 = true;
+                self.check_listed(now);
+            }
+            Told::Unreachable(name) => self.placement.handle_unreachable(&name, now),
+            Told::Move(point, to, reply) => self.begin_move(point, to, reply, now),
+            // Who asked may have left.
+            Told::Why(point, reply) => drop(reply.send(self.placement.why(&point, now))),
+            Told::Nodes(reply) => drop(reply.send(self.nodes(now))),
+            Told::Released(point, ticket, epoch, result) => {
+                let handle = result.map(|state| state.map(|state| self.keep(&point, epoch, state)));
+                self.placement.handle_released(&point, ticket, handle, now);
+            }
+            Told::Adopted(point, ticket, result) => {
+                self.placement.handle_adopted(&point, ticket, result, now);
+            }
+            Told::Written(point, ticket, resource) => {
+                self.placement.handle_written(&point, ticket, resource.as_deref(), now);
+            }
+            Told::NodeNotWritten(name) => self.placement.handle_node_not_written(&name, now),
+        }
+    }
+
+    fn check_listed(&mut self, now: Instant) {
+        if self.listed == (true, true) {
+            self.placement.handle_listed(now);
+        }
+    }
+
+    fn hear(&mut self, name: &NodeName, heard: Heard, now: Instant) {
+        let Heard { generation, load, held } = heard;
+        let room = Room { live: load.live, queue: load.queue, ..Room::default() };
+        if self.placement.handle_heard(name, generation, room, now) {
+            self.heard.insert(name.clone(), (now, load));
+            for point in held {
+                self.placement.handle_held(name, &point, now);
+            }
+        }
+    }
+
+    fn nodes(&self, now: Instant) -> Vec<NodeLife> {
+        let Ok(nodes) = NODES.parse() else { return Vec::new() };
+        let Ok(nodes) = self.office.registry.select(&nodes, usize::MAX, None) else { return Vec::new() };
+        let names = nodes.resources.iter().filter_map(|node| NodeName::of_point(&node.point));
+        names
+            .map(|name| {
+                let heard = self.heard.get(&name);
+                let seen = heard.map(|(at, _)| now.saturating_duration_since(*at).as_millis());
+                NodeLife {
+                    alive: self.placement.life(&name) == Some(Life::Alive),
+                    assigned: self.placement.assigned(&name) as u64,
+                    load: heard.map(|(_, load)| *load).unwrap_or_default(),
+                    seen_ms: seen.map(|seen| u64::try_from(seen).unwrap_or(u64::MAX)),
+                    name,
+                }
+            })
+            .collect()
+    }
+
+    fn keep(&mut self, point: &Point, epoch: Epoch, state: Bytes) -> Handle {
+        self.last_state += 1;
+        let handle = Handle(self.last_state);
+        self.states.insert(handle, (point.clone(), epoch, state));
+        handle
+    }
+
+    fn begin_move(
+        &mut self,
+        point: Point,
+        to: NodeName,
+        reply: oneshot::Sender<Result<Placed, Problem>>,
+        now: Instant,
+    ) {
+        let lives =
+            self.office.registry.get(&point).and_then(|resource| views::lives_on(&resource, &self.me));
+        match self.placement.move_to(&point, &to, now) {
+            Ok(()) => self.moves.entry((point, to)).or_default().push((lives, reply)),
+            // Who asked may have left.
+            Err(error) => drop(reply.send(Err(not_moved(&error, &point, &to)))),
+        }
+    }
+
+    fn end_move(&mut self, point: Point, to: NodeName, result: Result<(), MoveError>) {
+        let epoch = self.office.registry.get(&point).map(|resource| epoch_of(&resource)).unwrap_or_default();
+        for (from, reply) in self.moves.remove(&(point.clone(), to.clone())).unwrap_or_default() {
+            let answer = match &result {
+                Ok(()) => Ok(Placed { from, epoch }),
+                Err(error) => Err(not_moved(error, &point, &to)),
+            };
+            // Who asked may have left.
+            _ = reply.send(answer);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::SetNodeStatus { node, status } => self.set_node_status(node, status),
+            Action::Release { ticket, point, from, epoch, within } => {
+                self.release(ticket, point, from, epoch, within);
+            }
+            Action::Adopt { ticket, point, to, epoch, handle, .. } => {
+                let state =
+                    handle.and_then(|handle| self.states.get(&handle)).map(|(_, _, state)| state.clone());
+                self.adopt(ticket, point, to, epoch, state);
+            }
+            Action::Assign { ticket, point, nodes, epoch, expect, status } => {
+                let assignment = Assignment { nodes, epoch };
+                self.write(ticket, point, Some(assignment), status, expect);
+            }
+            Action::SetStatus { ticket, point, status, expect } => {
+                self.write(ticket, point, None, Some(status), expect);
+            }
+            Action::MoveDone { point, to, result } => self.end_move(point, to, result),
+            Action::DrainDone(name) => tracing::info!(%name, "nothing lives on the draining node any more"),
+        }
+    }
+
+    fn set_node_status(&self, node: NodeName, status: Status) {
+        let office = self.office.clone();
+        tokio::spawn(async move {
+            let Some(point) = node.point() else { return };
+            if let Err(error) = office.registry.set_status(&office.by, &point, status).await {
+                tracing::warn!(%node, "the status of a node is not written: {error}");
+                // The loop ends with the node.
+                _ = office.told.send(Told::NodeNotWritten(node)).await;
+            }
+        });
+    }
+
+    fn release(&self, ticket: Ticket, point: Point, from: NodeName, epoch: Epoch, within: Duration) {
+        let (office, links, hosting) = (self.office.clone(), self.links.clone(), self.hosting.clone());
+        let is_here = from == self.me;
+        tokio::spawn(async move {
+            let released = if is_here {
+                hosting.release(&point, epoch, within).await
+            } else {
+                let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+                let ask = HostAsk::Release { point: point.clone(), epoch, within_ms };
+                let answer = links.ask::<bool>(&from, HOST, &ask, &[], within + HAND_OVER).await;
+                answer.map(|(is_there, state)| is_there.then_some(state))
+            };
+            let result = released.map_err(|problem| problem.detail);
+            if let Err(why) = &result {
+                tracing::warn!(%point, %from, "a mechtron does not leave its node: {why}");
+            }
+            // The loop ends with the node.
+            _ = office.told.send(Told::Released(point, ticket, epoch, result)).await;
+        });
+    }
+
+    fn adopt(&self, ticket: Ticket, point: Point, to: NodeName, epoch: Epoch, state: Option<Bytes>) {
+        let (office, links, hosting) = (self.office.clone(), self.links.clone(), self.hosting.clone());
+        let is_here = to == self.me;
+        tokio::spawn(async move {
+            let adopted = if is_here {
+                hosting.adopt(&point, epoch, state).await
+            } else {
+                let ask = HostAsk::Adopt { point: point.clone(), epoch, state: state.is_some() };
+                let state = state.unwrap_or_default();
+                links.ask::<()>(&to, HOST, &ask, &state, HAND_OVER).await.map(drop)
+            };
+            let result = adopted.map_err(|problem| problem.detail);
+            if let Err(why) = &result {
+                tracing::warn!(%point, %to, "a node does not take a mechtron over: {why}");
+            }
+            // The loop ends with the node.
+            _ = office.told.send(Told::Adopted(point, ticket, result)).await;
+        });
+    }
+
+    fn write(
+        &self,
+        ticket: Ticket,
+        point: Point,
+        assignment: Option<Assignment>,
+        status: Option<Status>,
+        expect: starlane_core::Revision,
+    ) {
+        let office = self.office.clone();
+        tokio::spawn(async move {
+            let written = office
+                .registry
+                .assign(&office.by, &point, assignment.as_ref(), status.as_ref(), expect)
+                .await;
+            let resource = written.inspect_err(|error| {
+                tracing::debug!(%point, "where a mechtron lives is not written: {error}");
+            });
+            // The loop ends with the node.
+            _ = office.told.send(Told::Written(point, ticket, resource.ok())).await;
+        });
+    }
+}
+
+fn not_moved(error: &MoveError, point: &Point, to: &NodeName) -> Problem {
+    let code = match error {
+        MoveError::NoMechtron | MoveError::NoNode => Code::NotFound,
+        MoveError::Replicated | MoveError::Refused(_) => Code::Usage,
+    };
+    Problem::new(code, format!("`{point}` does not move to `{to}`: {error}"))
+        .at(point)
+        .help(format!("`starlane why {point}` says what may be where"))
+}

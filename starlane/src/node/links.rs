@@ -1,0 +1,284 @@
+//! The links of a node to others, and what arrives over them.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use mesh::join::{self, Carrier, Enrolment};
+use mesh::{About, Call, Credentials, LinkStateRouting, Local, Map, Parts, Place, Service, Socket};
+use parking_lot::RwLock;
+use resource_registry::store::StoreService;
+use resource_registry::{BlobService, StateService, Unanswered, Upstream};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use starlane_core::{Body, Code, Message, NodeId, NodeName, Outcome, Problem, Refusal};
+
+use super::hosting::Hosting;
+use super::leader::Leader;
+use super::members::Members;
+use super::router::Router;
+use super::services::{self, BLOBS, DESK, HOST, LEADER, STATES, STORE};
+use super::signals::Signals;
+use super::tokens::RegistryTokens;
+use super::{ids, services::HostAsk};
+
+/// How long a question to the leader or to a host may take.
+pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The links of a node. Cloning is cheap.
+#[derive(Clone)]
+pub(super) struct Links {
+    pub(super) handle: mesh::Handle,
+    pub(super) map: Map,
+    /// The registry's node.
+    pub(super) registry: NodeName,
+}
+
+/// The desk of the registry's node.
+pub(super) type RegistryDesk = join::Service<Enrolment<RegistryTokens, Members>>;
+
+/// What links are started from.
+pub(super) struct Start {
+    pub(super) identity: mesh::Identity,
+    /// The registry's node.
+    pub(super) registry: NodeName,
+    /// What they send and receive over.
+    pub(super) socket: UdpSocket,
+    /// Where nodes are enrolled, on the registry's node; any other carries requests there.
+    pub(super) desk: Option<RegistryDesk>,
+    pub(super) labels: BTreeMap<String, String>,
+    /// Where others are dialled.
+    pub(super) addresses: Vec<String>,
+    pub(super) seed: u64,
+}
+
+impl Links {
+    /// Starts the links. What arrives is answered when `arrivals` are completed.
+    ///
+    /// # Errors
+    /// When the labels are more than can be told, or the system does not play along.
+    pub(super) fn start(start: Start, arrivals: &Arc<Arrivals>) -> Result<Self, Problem> {
+        let Start { identity, registry, socket, desk, labels, addresses, seed } = start;
+        let about = About { labels, registry: identity.me().name == registry, draining: false };
+        let sequence = ids::now().0;
+        let (routing, map) = LinkStateRouting::new(&identity, about, sequence).map_err(|error| {
+            Problem::new(Code::Usage, format!("the labels of this node cannot be told to others: {error}"))
+                .help("at most 64 labels with 4 KiB together")
+        })?;
+        let carrier = Carrier::new(map.clone(), DESK);
+        let on_join = match desk {
+            Some(desk) => desk.on_join(),
+            None => {
+                let config = join::Config::default();
+                join::Service::new(config, identity.clone(), carrier.clone()).on_join()
+            }
+        };
+        let parts = Parts {
+            credentials: Arc::new(identity.clone()),
+            local: arrivals.clone(),
+            routing: Box::new(routing),
+            on_join: Some(on_join),
+            socket: Socket::Bound(socket),
+            place: Place::OwnThread,
+            seed,
+        };
+        let config = mesh::Config { addresses, ..mesh::Config::default() };
+        let handle = mesh::start(config, parts).map_err(|error| {
+            Problem::new(Code::Internal, format!("the links of this node cannot be started: {error}"))
+        })?;
+        carrier.set_links(handle.clone());
+        Ok(Self { handle, map, registry })
+    }
+
+    /// The way to a service of the registry's node.
+    pub(super) fn way(&self, service: Service) -> Arc<dyn Upstream> {
+        Arc::new(Way { links: self.handle.clone(), to: self.registry.id(), service })
+    }
+
+    /// The name of a node that was heard of.
+    pub(super) fn name_of(&self, id: NodeId) -> Option<NodeName> {
+        self.map.routes().member(id).map(|member| member.advert.name.clone())
+    }
+
+    /// Asks a service of another node.
+    ///
+    /// # Errors
+    /// What it answers in place of an answer, and `E-UNREACHABLE` or `E-TIMEOUT`.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        to: &NodeName,
+        service: Service,
+        ask: &impl Serialize,
+        rest: &[u8],
+        timeout: Duration,
+    ) -> Result<(T, Bytes), Problem> {
+        let body = services::ask(ask, rest).map_err(Problem::from)?;
+        let answer = self.handle.call(to.id(), service, body, timeout).await;
+        services::answered(answer.map_err(|refusal| unanswered(refusal, to))?)
+    }
+}
+
+fn unanswered(refusal: Refusal, to: &NodeName) -> Problem {
+    let mut problem = Problem::from(refusal);
+    if matches!(problem.code, Code::Unreachable | Code::Timeout) {
+        problem.detail = format!("the node `{to}` does not answer: {}", problem.detail);
+        problem.help.get_or_insert_with(|| "see how it is: `starlane node list`".to_owned());
+    }
+    problem
+}
+
+/// Binds where links are accepted; any port when the node only dials out, for both families where the system has them, so
+/// that it reaches everybody.
+///
+/// # Errors
+/// `E-USAGE` when the address is taken.
+pub(super) fn bind(listen: Option<SocketAddr>) -> Result<UdpSocket, Problem> {
+    let bound = match listen {
+        Some(address) => UdpSocket::bind(address),
+        None => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
+            .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))),
+    };
+    bound.map_err(|error| {
+        let at = listen.map_or("any address".to_owned(), |address| address.to_string());
+        Problem::new(Code::Usage, format!("links cannot be accepted at {at} (UDP): {error}"))
+            .help("another program may listen there; port 0 takes a free one: `--listen 127.0.0.1:0`")
+    })
+}
+
+/// A way to a service of the registry's node.
+struct Way {
+    links: mesh::Handle,
+    to: NodeId,
+    service: Service,
+}
+
+impl Upstream for Way {
+    fn call(&self, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, Unanswered>> {
+        // Sent when called.
+        let outcome = self.links.call_outcome(self.to, self.service, request, timeout);
+        async move {
+            match outcome.await {
+                Outcome::Ok(reply) => match reply.body {
+                    Body::Bytes(bytes) => Ok(bytes),
+                    Body::Blob(_) => {
+                        let refusal = Refusal::new(Code::Internal, "the answer is no bytes");
+                        Err(Unanswered::Unknown(refusal))
+                    }
+                },
+                // A service refuses before it does anything.
+                Outcome::Rejected(refusal) | Outcome::Failed(refusal) => Err(Unanswered::Rejected(refusal)),
+                Outcome::Unknown(refusal) => Err(Unanswered::Unknown(refusal)),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// What arrives over the links. The node answers when its parts are there, and until it is closed.
+#[derive(Default)]
+pub(super) struct Arrivals {
+    links: OnceLock<Links>,
+    services: RwLock<Option<Arc<Services>>>,
+    receivers: RwLock<Option<Arc<Receivers>>>,
+}
+
+/// What the registry's node does for all others.
+pub(super) struct Services {
+    pub(super) store: StoreService,
+    pub(super) blobs: BlobService,
+    pub(super) states: StateService,
+    pub(super) desk: RegistryDesk,
+    pub(super) leader: Leader,
+}
+
+/// Who takes messages.
+pub(super) struct Receivers {
+    pub(super) router: Router,
+    pub(super) signals: Signals,
+    pub(super) hosting: Hosting,
+}
+
+impl Arrivals {
+    /// The links that all of it arrives over. Only the first counts, and there is only one.
+    pub(super) fn set_links(&self, links: Links) {
+        _ = self.links.set(links);
+    }
+
+    /// Answers what only the registry's node can.
+    pub(super) fn set_services(&self, services: Services) {
+        *self.services.write() = Some(Arc::new(services));
+    }
+
+    /// Answers messages, and questions about mechtrons.
+    pub(super) fn set_receivers(&self, receivers: Receivers) {
+        *self.receivers.write() = Some(Arc::new(receivers));
+    }
+
+    /// Answers nothing any more, and lets go of the node's parts.
+    pub(super) fn close(&self) {
+        self.services.write().take();
+        self.receivers.write().take();
+    }
+
+    fn receivers(&self) -> Result<Arc<Receivers>, Refusal> {
+        self.receivers.read().clone().ok_or_else(starting)
+    }
+
+    fn answer(&self, call: Call) -> Result<BoxFuture<'static, Result<Bytes, Refusal>>, Refusal> {
+        let name = self.links.get().and_then(|links| links.name_of(call.from));
+        let name =
+            name.ok_or_else(|| Refusal::new(Code::NotReady, "this node does not know yet who asks"))?;
+        if call.service == HOST {
+            return Ok(self.receivers()?.hosting.answer(asked::<HostAsk>(call.body)?));
+        }
+        let services = self.services.read().clone().ok_or_else(|| {
+            Refusal::new(Code::Unsupported, "this node does not keep the registry, or is starting")
+        })?;
+        Ok(match call.service {
+            STORE => services.store.handle(name, call.body),
+            BLOBS => services.blobs.handle(name, call.body),
+            STATES => services.states.handle(name, call.body),
+            LEADER => services.leader.answer(name, asked(call.body)?.0),
+            DESK => {
+                let desk = services.desk.clone();
+                async move { desk.answer(&call.body).await }.boxed()
+            }
+            _ => return Err(Refusal::new(Code::Unsupported, "this node does not know the service")),
+        })
+    }
+}
+
+fn asked<T: DeserializeOwned>(body: Bytes) -> Result<(T, Bytes), Refusal> {
+    services::asked(body)
+}
+
+fn starting() -> Refusal {
+    Refusal::new(Code::NotReady, "the node is starting")
+}
+
+impl Local for Arrivals {
+    fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
+        match self.receivers() {
+            Ok(receivers) => receivers.router.arrived(message),
+            Err(refusal) => std::future::ready(Outcome::Rejected(refusal)).boxed(),
+        }
+    }
+
+    fn send(&self, message: Message) {
+        match self.receivers() {
+            Ok(receivers) => receivers.signals.arrived(message),
+            Err(refusal) => {
+                let (from, to) = (&message.header.from, &message.header.to);
+                tracing::warn!(%from, %to, "a signal was not delivered: {refusal}");
+            }
+        }
+    }
+
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        self.answer(call).unwrap_or_else(|refusal| std::future::ready(Err(refusal)).boxed())
+    }
+}

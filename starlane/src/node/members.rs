@@ -1,0 +1,250 @@
+//! The members of a mesh as the registry has them: a resource `mesh:nodes:NAME` for each, and who may become one.
+
+use std::collections::BTreeMap;
+
+use mesh::identity::Fingerprint;
+use mesh::join::{Admission, Admitted, Applicant, Contact, Denied};
+use resource_registry::{Registry, Reserved};
+use starlane_core::{
+    Agent, Base, Code, Generation, Key, Kind, NodeName, Point, Problem, PropertyChange, Resource, Role,
+    Status, Value,
+};
+
+/// The properties of a node that are not its labels, beside those that begin with [`OWN`].
+const NOT_LABELS: [&str; 2] = [DRAINING, REVOKED];
+/// With this begins what a node says of itself.
+const OWN: &str = "node.";
+const KEY: &str = "node.key";
+const GENERATION: &str = "node.generation";
+const ROLE: &str = "node.role";
+const ADDRESS: &str = "node.address";
+const VERSION: &str = "node.version";
+/// Everything is to leave it.
+const DRAINING: &str = "draining";
+/// It is no member any more.
+const REVOKED: &str = "revoked";
+
+/// All nodes.
+pub(super) const NODES: &str = "mesh:nodes:*<Node>";
+
+/// What the registry knows of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Record {
+    /// The fingerprint of its key; `None` for one that was never enrolled.
+    pub(super) key: Option<String>,
+    pub(super) generation: Generation,
+    pub(super) role: Option<Role>,
+    /// Where others dial it; `None` when it only dials out.
+    pub(super) address: Option<String>,
+    pub(super) version: String,
+    pub(super) draining: bool,
+    pub(super) revoked: bool,
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// What a node's resource says.
+    pub(super) fn of(resource: &Resource) -> Self {
+        let text = |key: &str| resource.property(key).and_then(Value::as_text).map(str::to_owned);
+        let is = |key: &str| matches!(resource.property(key), Some(Value::Bool(true)));
+        let generation = match resource.property(GENERATION) {
+            Some(Value::Number(number)) => number.as_u64().unwrap_or_default(),
+            _ => 0,
+        };
+        let labels = resource.properties.iter().filter(|(key, _)| is_label(key));
+        Self {
+            key: text(KEY),
+            generation: Generation(generation),
+            role: text(ROLE).and_then(|role| role.parse().ok()),
+            address: text(ADDRESS),
+            version: text(VERSION).unwrap_or_default(),
+            draining: is(DRAINING),
+            revoked: is(REVOKED),
+            labels: labels.map(|(key, property)| (key.to_string(), property.value.to_string())).collect(),
+        }
+    }
+}
+
+/// Whether a property of a node is one of its labels.
+pub(super) fn is_label(key: &Key) -> bool {
+    !key.as_str().starts_with(OWN) && !NOT_LABELS.contains(&key.as_str())
+}
+
+/// The changes that give a node these labels.
+///
+/// # Errors
+/// `E-PROPERTY-KEY` for a name that says something else of a node.
+pub(super) fn label_changes<'a>(
+    labels: impl IntoIterator<Item = (&'a Key, Option<&'a str>)>,
+) -> Result<Vec<PropertyChange>, Problem> {
+    labels
+        .into_iter()
+        .map(|(key, value)| match value {
+            _ if !is_label(key) => {
+                let detail = format!("`{key}` cannot be a label: the mesh itself says it of a node");
+                Err(Problem::new(Code::PropertyKey, detail)
+                    .help(format!("choose another name; those that begin with `{OWN}` are the mesh's")))
+            }
+            Some(value) => Ok(set(key.clone(), Value::text(value))),
+            None => Ok(PropertyChange::Unset(key.clone())),
+        })
+        .collect()
+}
+
+/// What a node says of itself when it starts, or gets another certificate.
+pub(super) fn told(key: Option<Fingerprint>, generation: Generation, role: Role) -> Vec<PropertyChange> {
+    let key = key.map(|key| named(KEY, Value::text(key.to_string())));
+    let more =
+        [named(GENERATION, Value::Number(generation.0.into())), named(ROLE, Value::text(role.as_str()))];
+    key.into_iter().chain(more).flatten().collect()
+}
+
+/// What a node that starts says: it drains no more, and where it can be dialled.
+pub(super) fn started(address: Option<&str>, version: &str) -> Vec<PropertyChange> {
+    let address = match address {
+        Some(address) => named(ADDRESS, Value::text(address)),
+        None => unset(ADDRESS),
+    };
+    [address, named(VERSION, Value::text(version)), unset(DRAINING)].into_iter().flatten().collect()
+}
+
+/// Begins or ends to drain a node.
+pub(super) fn draining(drains: bool) -> Option<PropertyChange> {
+    if drains { named(DRAINING, Value::Bool(true)) } else { unset(DRAINING) }
+}
+
+/// Says that a node is no member any more.
+pub(super) fn revoked() -> Option<PropertyChange> {
+    named(REVOKED, Value::Bool(true))
+}
+
+fn named(key: &str, value: Value) -> Option<PropertyChange> {
+    Some(set(key.parse().ok()?, value))
+}
+
+fn unset(key: &str) -> Option<PropertyChange> {
+    Some(PropertyChange::Unset(key.parse().ok()?))
+}
+
+fn set(key: Key, value: Value) -> PropertyChange {
+    PropertyChange::Set { key, value, lock: false }
+}
+
+/// Brings a node's resource up to date.
+///
+/// # Errors
+/// When the registry does not take it.
+pub(super) async fn write(
+    registry: &Registry,
+    by: &Agent,
+    point: Point,
+    changes: Vec<PropertyChange>,
+    status: Status,
+) -> Result<(), resource_registry::Error> {
+    registry.put_reserved(by, Reserved::new(point, Kind::of(Base::Node), changes, status)).await.map(drop)
+}
+
+/// Who may become a member, by what the registry has: for the registry's own node, which alone decides.
+pub(super) struct Members {
+    registry: Registry,
+    by: Agent,
+    /// Where those who join go from here; the registry's node first.
+    contact: NodeName,
+    addresses: Vec<String>,
+    /// Decides about one node at a time.
+    deciding: tokio::sync::Mutex<()>,
+}
+
+impl Members {
+    /// `addresses` are those where the registry's node can be dialled.
+    pub(super) fn new(registry: Registry, by: Agent, contact: NodeName, addresses: Vec<String>) -> Self {
+        Self { registry, by, contact, addresses, deciding: tokio::sync::Mutex::new(()) }
+    }
+
+    fn all(&self) -> Result<Vec<(NodeName, Record)>, Denied> {
+        let nodes = NODES.parse().map_err(|_| Denied::OutOfReach)?;
+        let nodes = self.registry.select(&nodes, usize::MAX, None).map_err(|_| Denied::OutOfReach)?;
+        let named =
+            |node: &std::sync::Arc<Resource>| Some((NodeName::of_point(&node.point)?, Record::of(node)));
+        Ok(nodes.resources.iter().filter_map(named).collect())
+    }
+
+    /// What is known under the applicant's name, when it may have that name.
+    fn known(&self, applicant: &Applicant) -> Result<Option<Record>, Denied> {
+        let mut known = None;
+        for (name, record) in self.all()? {
+            if name == applicant.name {
+                let is_same = record.key.as_deref() == Some(applicant.key.to_string().as_str());
+                // A name whose node was shut out is free for another.
+                if !is_same && !record.revoked {
+                    return Err(Denied::NameTaken);
+                }
+                known = Some(record);
+            } else if name.id() == applicant.name.id() {
+                return Err(Denied::HashTaken { by: name });
+            }
+        }
+        Ok(known)
+    }
+
+    /// The registry's node, then whoever else can be dialled.
+    fn contacts(&self) -> Result<Vec<Contact>, Denied> {
+        let first = Contact { name: self.contact.clone(), addresses: self.addresses.clone() };
+        let others =
+            self.all()?.into_iter().filter(|(name, record)| *name != self.contact && !record.revoked);
+        let others =
+            others.filter_map(|(name, record)| Some(Contact { name, addresses: vec![record.address?] }));
+        Ok([first].into_iter().chain(others.take(super::membership::ADDRESSES_MAX)).collect())
+    }
+
+    async fn write(
+        &self,
+        applicant: &Applicant,
+        generation: Generation,
+        mut changes: Vec<PropertyChange>,
+        status: Status,
+    ) -> Result<(), Denied> {
+        let point = applicant.name.point().ok_or(Denied::OutOfReach)?;
+        changes.extend(told(Some(applicant.key), generation, applicant.role));
+        write(&self.registry, &self.by, point, changes, status).await.map_err(|error| {
+            tracing::warn!(name = %applicant.name, "a node cannot be written down: {error}");
+            Denied::OutOfReach
+        })
+    }
+}
+
+impl Admission for Members {
+    async fn may_join(&self, applicant: &Applicant) -> Result<(), Denied> {
+        self.known(applicant).map(drop)
+    }
+
+    async fn admit(&self, applicant: &Applicant) -> Result<Admitted, Denied> {
+        let _one = self.deciding.lock().await;
+        let known = self.known(applicant)?;
+        let later = known.map_or(Generation(0), |known| Generation(known.generation.0.saturating_add(1)));
+        let generation = applicant.generation.max(later);
+        let labels = applicant.labels.iter().map(|(key, value)| (key, Some(value.as_str())));
+        // A label that says something else would have been refused with the token, or is the newcomer's own mistake.
+        let labels = labels.filter(|(key, _)| is_label(key));
+        let mut changes = label_changes(labels).map_err(|_| Denied::OutOfReach)?;
+        changes.extend(unset(REVOKED));
+        let status = Status::because(starlane_core::Phase::Pending, "it joined, and was not heard yet");
+        self.write(applicant, generation, changes, status).await?;
+        Ok(Admitted { generation, contacts: self.contacts()? })
+    }
+
+    async fn stay(&self, applicant: &Applicant) -> Result<Admitted, Denied> {
+        let _one = self.deciding.lock().await;
+        let point = applicant.name.point().ok_or(Denied::Removed)?;
+        let node = self.registry.get(&point).ok_or(Denied::Removed)?;
+        let known = Record::of(&node);
+        if known.revoked || known.key.as_deref() != Some(applicant.key.to_string().as_str()) {
+            return Err(Denied::Removed);
+        }
+        let generation = applicant.generation.max(known.generation);
+        if generation > known.generation || known.role != Some(applicant.role) {
+            self.write(applicant, generation, Vec::new(), node.status.clone()).await?;
+        }
+        Ok(Admitted { generation, contacts: self.contacts()? })
+    }
+}

@@ -1,0 +1,194 @@
+//! Who a node is: the first of a mesh, which keeps its authority and its registry, or a member that joined one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mesh::Credentials;
+use mesh::identity::{Authority, Config as Keep, Error, Newcomer, system_clock};
+use mesh::join::{Contact, JoinError, Wish, join_at};
+use mesh::token::Token;
+use serde::{Deserialize, Serialize};
+use starlane_core::{Code, Key, NodeName, Problem, Role};
+
+use super::{Config, Join};
+use crate::data::{read_bounded, write_private};
+
+/// How many addresses of other nodes are kept.
+pub(super) const ADDRESSES_MAX: usize = 64;
+
+/// Who a node is.
+pub(super) struct Membership {
+    pub(super) identity: mesh::Identity,
+    /// Kept by the first node of a mesh alone.
+    pub(super) authority: Option<Authority>,
+    pub(super) contacts: ContactsFile,
+    pub(super) known: Contacts,
+}
+
+/// Where a member finds the others when it starts again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Contacts {
+    /// The node of the registry.
+    pub(super) registry: NodeName,
+    /// Where nodes can be dialled, as `host:port`.
+    pub(super) addresses: Vec<String>,
+}
+
+/// The file of the contacts.
+#[derive(Debug, Clone)]
+pub(super) struct ContactsFile(PathBuf);
+
+impl ContactsFile {
+    fn read(&self) -> io::Result<Option<Contacts>> {
+        let Some(text) = read_bounded(&self.0)? else { return Ok(None) };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// Keeps them for the next start.
+    pub(super) fn write(&self, contacts: &Contacts) -> io::Result<()> {
+        write_private(&self.0, &serde_json::to_string_pretty(contacts).map_err(io::Error::other)?)
+    }
+}
+
+/// Finds out who the node of a folder is: what it was, or what it is told to become.
+///
+/// # Errors
+/// When it is told to be somebody else, cannot join, or a file cannot be used.
+pub(super) async fn open(folder: &Path, config: &Config) -> Result<Membership, Problem> {
+    let contacts = ContactsFile(folder.join("contacts.json"));
+    let keep = Keep { folder: folder.to_owned(), clock: system_clock() };
+    if Authority::open(folder).map_err(broken)?.is_some() {
+        if let Some(join) = &config.links.join {
+            let what = format!(
+                "this node is the first of its own mesh, so it cannot join the one at {}",
+                join.address
+            );
+            return Err(Problem::new(Code::Usage, what)
+                .help("start another node for it, with a folder of its own: `--data FOLDER`"));
+        }
+        return first(keep, config, contacts);
+    }
+    if let Some(identity) = mesh::Identity::open(keep.clone()).map_err(broken)? {
+        let is = identity.me().name;
+        if let Some(asked) = config.name.clone().filter(|asked| *asked != is) {
+            return Err(broken(Error::OtherNode { is, asked }));
+        }
+        if config.links.join.is_some() {
+            tracing::info!("this node joined before: the token is not needed");
+        }
+        let known = contacts.read().map_err(|error| unreadable(&contacts.0, &error))?;
+        let known = known.ok_or_else(|| unreadable(&contacts.0, &"it is missing"))?;
+        return Ok(Membership { identity, authority: None, contacts, known });
+    }
+    match &config.links.join {
+        Some(join) => enrol(keep, config, join, contacts).await,
+        None => first(keep, config, contacts),
+    }
+}
+
+/// The first node of a mesh: it certifies itself.
+fn first(keep: Keep, config: &Config, contacts: ContactsFile) -> Result<Membership, Problem> {
+    let authority = Authority::open_or_create(&keep.folder, (keep.clock)()).map_err(broken)?;
+    let known = match &config.name {
+        Some(name) => Some(name.clone()),
+        None => mesh::Identity::open(keep.clone()).map_err(broken)?.map(|identity| identity.me().name),
+    };
+    let name = known.or_else(super::default_name).ok_or_else(no_name)?;
+    let role = config.links.role.unwrap_or(Role::Relay);
+    let identity = mesh::Identity::of_authority(keep, &authority, name.clone(), role).map_err(broken)?;
+    let known = Contacts { registry: name, addresses: Vec::new() };
+    Ok(Membership { identity, authority: Some(authority), contacts, known })
+}
+
+async fn enrol(
+    keep: Keep,
+    config: &Config,
+    join: &Join,
+    contacts: ContactsFile,
+) -> Result<Membership, Problem> {
+    let token: Token = join.token.parse().map_err(|_| {
+        Problem::new(Code::Usage, "that is not a token")
+            .help("take it whole, as `starlane token` printed it: `sl1.…`")
+    })?;
+    let name = config.name.clone().or_else(super::default_name).ok_or_else(no_name)?;
+    let labels = config.labels.iter().map(|(key, value)| Ok((key.parse::<Key>()?, value.clone())));
+    let labels = labels.collect::<Result<_, starlane_core::KeyError>>();
+    let labels =
+        labels.map_err(|error| Problem::new(Code::PropertyKey, format!("a label is a property: {error}")))?;
+    let wish = Wish { name, role: config.links.role, labels };
+    let newcomer = Newcomer::open(keep).map_err(broken)?;
+    tracing::info!(name = %wish.name, address = %join.address, "joins");
+    let joined = join_at(&join.address, &token, &wish, &newcomer).await.map_err(not_joined)?;
+    let known = contacts_of(joined.contacts(), &join.address).ok_or_else(|| {
+        Problem::new(Code::Internal, "the node that was joined does not say who keeps the registry")
+    })?;
+    contacts.write(&known).map_err(|error| unreadable(&contacts.0, &error))?;
+    let identity = joined.identity(newcomer).map_err(broken)?;
+    Ok(Membership { identity, authority: None, contacts, known })
+}
+
+/// The address that was joined at comes first: it is known to work from here.
+pub(super) fn contacts_of(told: &[Contact], joined_at: &str) -> Option<Contacts> {
+    let registry = told.first()?.name.clone();
+    let mut addresses = vec![joined_at.to_owned()];
+    for address in told.iter().flat_map(|contact| &contact.addresses) {
+        if !addresses.contains(address) && addresses.len() < ADDRESSES_MAX {
+            addresses.push(address.clone());
+        }
+    }
+    Some(Contacts { registry, addresses })
+}
+
+fn no_name() -> Problem {
+    Problem::new(Code::Usage, "the name of this machine cannot be that of a node")
+        .help("choose one: `--name NAME`")
+}
+
+fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(Code::StoreUnavailable, format!("{}: {why}", path.display()))
+        .help("bring the folder back from a backup, or join again with an empty folder")
+}
+
+pub(super) fn broken(error: Error) -> Problem {
+    let code = match error {
+        Error::OtherNode { .. } => Code::Usage,
+        Error::Io { .. } | Error::Broken { .. } => Code::StoreUnavailable,
+        Error::Refused(_)
+        | Error::AuthorityExpired
+        | Error::Certificate(_)
+        | Error::Tls(_)
+        | Error::Random => Code::Internal,
+    };
+    Problem::new(code, error.to_string())
+}
+
+/// What the words of the error say at their end is what to do next.
+fn not_joined(error: JoinError) -> Problem {
+    let code = match error {
+        JoinError::Here(error) => return broken(error),
+        JoinError::NoAddress { .. }
+        | JoinError::Unreachable { .. }
+        | JoinError::Lost { .. }
+        | JoinError::NoJoining { .. }
+        | JoinError::OutOfReach { .. }
+        | JoinError::NotUnderstood { .. } => Code::Unreachable,
+        JoinError::Busy { .. } => Code::Busy,
+        JoinError::TokenUnknown
+        | JoinError::TokenExpired
+        | JoinError::Revoked
+        | JoinError::CertificateRefused
+        | JoinError::OtherMesh { .. }
+        | JoinError::NotTrusted { .. }
+        | JoinError::WrongAnswer { .. } => Code::Forbidden,
+        JoinError::WrongRole { .. } | JoinError::WrongName { .. } => Code::Usage,
+        JoinError::NameTaken { .. } | JoinError::HashTaken { .. } => Code::Exists,
+    };
+    let whole = error.to_string();
+    // The last part of the words is what to do.
+    match whole.rsplit_once("; ").or_else(|| whole.rsplit_once(": ")) {
+        Some((detail, help)) => Problem::new(code, detail).help(help),
+        None => Problem::new(code, whole),
+    }
+}

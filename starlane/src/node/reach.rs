@@ -1,0 +1,161 @@
+//! The leader and the hosts of other nodes, asked in the same way wherever they are.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use gateway::TokenTerms;
+use gateway::shapes::{LogLine, TokenInfo, Why};
+use mechtron_host::Host;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use starlane_core::{Agent, Code, NodeName, Point, Problem, Resource};
+
+use super::homes::{Home, Homes};
+use super::leader::Leader;
+use super::links::{ASK_TIMEOUT, Links};
+use super::mesh::{activation_json, log_line};
+use super::services::{HOST, HostAsk, LEADER, LeaderAsk, Logged, MadeToken, NodeLife, Placed, Terms};
+
+/// Reaches the leader and the hosts.
+#[derive(Clone)]
+pub(super) struct Reach {
+    /// On the registry's node.
+    pub(super) leader: Option<Leader>,
+    pub(super) links: Links,
+    pub(super) homes: Homes,
+    pub(super) host: Host,
+}
+
+impl Reach {
+    async fn lead<T: DeserializeOwned>(&self, ask: &LeaderAsk, timeout: Duration) -> Result<T, Problem> {
+        Ok(self.links.ask(&self.links.registry, LEADER, ask, &[], timeout).await?.0)
+    }
+
+    /// How the nodes are, as the leader knows.
+    pub(super) async fn nodes(&self) -> Result<Vec<NodeLife>, Problem> {
+        match &self.leader {
+            Some(leader) => leader.nodes().await,
+            None => self.lead(&LeaderAsk::Nodes, ASK_TIMEOUT).await,
+        }
+    }
+
+    /// Why a point lives where it does.
+    pub(super) async fn why(&self, point: Point) -> Result<Why, Problem> {
+        match &self.leader {
+            Some(leader) => leader.why(point).await,
+            None => self.lead(&LeaderAsk::Why { point }, ASK_TIMEOUT).await,
+        }
+    }
+
+    /// Moves a mechtron; done when it lives there.
+    pub(super) async fn move_to(
+        &self,
+        point: Point,
+        to: NodeName,
+        timeout: Duration,
+    ) -> Result<Placed, Problem> {
+        let late = || {
+            Problem::new(Code::Timeout, format!("`{point}` is still on its way to `{to}`"))
+                .at(&point)
+                .help(format!("`starlane why {point}` says what it waits for"))
+        };
+        let moved = async {
+            match &self.leader {
+                Some(leader) => leader.move_to(point.clone(), to.clone()).await,
+                None => {
+                    let ask = LeaderAsk::Move { point: point.clone(), to: to.clone() };
+                    self.lead(&ask, timeout).await
+                }
+            }
+        };
+        tokio::time::timeout(timeout, moved).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Shuts a node out.
+    pub(super) async fn revoke(&self, agent: Agent, name: NodeName) -> Result<(), Problem> {
+        match &self.leader {
+            Some(leader) => leader.revoke(&agent, &name).await,
+            None => self.lead(&LeaderAsk::Revoke { agent, name }, ASK_TIMEOUT).await,
+        }
+    }
+
+    /// Makes a token.
+    pub(super) async fn make_token(&self, agent: Agent, terms: TokenTerms) -> Result<MadeToken, Problem> {
+        let TokenTerms { role, ttl, labels, name } = terms;
+        let terms = Terms { role, ttl_seconds: ttl.as_secs().max(1), labels, name };
+        match &self.leader {
+            Some(leader) => leader.make_token(&agent, terms).await,
+            None => self.lead(&LeaderAsk::MakeToken { agent, terms }, ASK_TIMEOUT).await,
+        }
+    }
+
+    /// The tokens that can still be used.
+    pub(super) async fn tokens(&self) -> Result<Vec<TokenInfo>, Problem> {
+        match &self.leader {
+            Some(leader) => leader.tokens(),
+            None => self.lead(&LeaderAsk::Tokens, ASK_TIMEOUT).await,
+        }
+    }
+
+    /// Takes a token back.
+    pub(super) async fn delete_token(&self, agent: Agent, id: String) -> Result<(), Problem> {
+        match &self.leader {
+            Some(leader) => leader.delete_token(&agent, &id).await,
+            None => self.lead(&LeaderAsk::DeleteToken { agent, id }, ASK_TIMEOUT).await,
+        }
+    }
+
+    /// What the host of a mechtron knows of it; `None` for one that had no message yet, or lives nowhere.
+    ///
+    /// # Errors
+    /// When its node does not answer.
+    pub(super) async fn info(&self, resource: &Resource) -> Result<Option<serde_json::Value>, Problem> {
+        match self.homes.of(resource) {
+            Home::Here => Ok(self.host.info(&resource.point).await.map(activation_json)),
+            Home::There(node) => {
+                let ask = HostAsk::Info { point: resource.point.clone() };
+                Ok(self.links.ask(&node, HOST, &ask, &[], ASK_TIMEOUT).await?.0)
+            }
+            Home::Nowhere => Ok(None),
+        }
+    }
+
+    /// The last lines of a mechtron and, when it is followed, those to come; the stream ends when its node is lost.
+    ///
+    /// # Errors
+    /// When its node does not answer.
+    pub(super) async fn logs(
+        &self,
+        resource: &Resource,
+        tail: usize,
+        follow: bool,
+    ) -> Result<BoxStream<'static, LogLine>, Problem> {
+        let point = resource.point.clone();
+        let Home::There(node) = self.homes.of(resource) else {
+            let lines = self.host.logs(&point, tail, follow);
+            let next = |mut lines: mechtron_host::LogStream| async move {
+                lines.next().await.map(|line| (log_line(line), lines))
+            };
+            return Ok(stream::unfold(lines, next).boxed());
+        };
+        let first: Logged = self.ask_host(&node, &HostAsk::Logs { point, tail, follow }).await?;
+        let more =
+            stream::unfold((self.clone(), node, first.follower), |(reach, node, follower)| async move {
+                let ask = HostAsk::MoreLogs { follower: follower? };
+                let Logged { lines, follower } = reach.ask_host(&node, &ask).await.ok()?;
+                Some((stream::iter(lines), (reach, node, follower)))
+            });
+        Ok(stream::iter(first.lines).chain(more.flatten()).boxed())
+    }
+
+    async fn ask_host<T: DeserializeOwned>(
+        &self,
+        node: &NodeName,
+        ask: &impl Serialize,
+    ) -> Result<T, Problem> {
+        let (answer, _): (T, Bytes) = self.links.ask(node, HOST, ask, &[], ASK_TIMEOUT).await?;
+        Ok(answer)
+    }
+}
