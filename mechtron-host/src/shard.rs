@@ -230,7 +230,7 @@ struct Slot {
     /// It is on its way to another node.
     leaving: Option<Leaving>,
     /// The last epoch under which this host let go of it, or was refused as not the one that acts for it: only under a
-    /// newer one it runs here again.
+    /// newer one it runs here again. The first of all stands for one that was not known.
     over: Option<Epoch>,
 }
 
@@ -741,9 +741,10 @@ impl Shard {
                 return self.stay_away(at);
             }
             Ok(Runs::Here(activation)) => Arc::new(activation),
-            Err(refusal) if slot.activation.is_none() || refusal.code == Code::NotFound => {
-                return self.remove(at, &refusal);
-            }
+            Err(refusal) if refusal.code == Code::NotFound => return self.remove(at, &refusal),
+            // That nobody can be asked does not bring it back.
+            Err(_) if slot.over.is_some() => return self.stay_away(at),
+            Err(refusal) if slot.activation.is_none() => return self.remove(at, &refusal),
             Err(refusal) => {
                 // What ran before goes on.
                 if slot.phase == Step::Asking {

@@ -160,6 +160,12 @@ async fn a_released_mechtron_leaves_its_state_and_lives_elsewhere() {
         assert_eq!(short(&world.ask(at, "i").await), NOT_HERE);
         world.host.swap(&point(at));
         assert_eq!(short(&world.ask(at, "i").await), NOT_HERE);
+        let activation = world.node.activations.lock().unwrap().remove(&point(at)).unwrap();
+        *world.node.missing.lock().unwrap() = Code::Unreachable;
+        world.host.swap(&point(at));
+        assert_eq!(short(&world.ask(at, "i").await), NOT_HERE);
+        world.node.activations.lock().unwrap().insert(point(at), activation);
+        assert_eq!(short(&world.ask(at, "i").await), NOT_HERE);
         // It comes back, with what was handed over.
         if let Some(left) = left {
             world.node.states.lock().unwrap().insert(point(at), left);

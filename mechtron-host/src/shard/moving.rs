@@ -256,7 +256,8 @@ impl Shard {
         slot.phase = Step::Elsewhere;
         // Answers that are on their way are for nobody.
         (slot.serial, slot.asked) = (serial, serial);
-        slot.over = slot.over.max(slot.activation.as_ref().map(|activation| activation.epoch));
+        let epoch = slot.activation.as_ref().map(|activation| activation.epoch).unwrap_or_default();
+        slot.over = slot.over.max(Some(epoch));
         (slot.activation, slot.previous, slot.next) = (None, None, None);
         (slot.state, slot.state_known) = (None, false);
         (slot.singly, slot.crashes, slot.not_before, slot.reason) = (0, 0, 0, None);

@@ -32,6 +32,8 @@ pub fn point(text: &str) -> Point {
 /// What a host finds outside.
 pub struct Node {
     pub activations: Mutex<HashMap<Point, Activation>>,
+    /// Why what is not placed does not run.
+    pub missing: Mutex<Code>,
     /// Points that live elsewhere.
     pub elsewhere: Mutex<HashSet<Point>>,
     /// The points that it was asked about, in order.
@@ -74,7 +76,8 @@ impl Outside for Node {
             return future::ready(Ok(Runs::Elsewhere)).boxed();
         }
         let found = self.activations.lock().unwrap().get(&point).cloned().map(Runs::Here);
-        let missing = || Refusal::new(Code::NotFound, format!("nothing is at {point}"));
+        let code = *self.missing.lock().unwrap();
+        let missing = || Refusal::new(code, format!("nothing is at {point}"));
         future::ready(found.ok_or_else(missing)).boxed()
     }
 
@@ -169,6 +172,7 @@ impl World {
         let (sender, statuses) = mpsc::channel(1_024);
         let node = Arc::new(Node {
             activations: Mutex::default(),
+            missing: Mutex::new(Code::NotFound),
             elsewhere: Mutex::default(),
             asked: Mutex::default(),
             states: Mutex::default(),
