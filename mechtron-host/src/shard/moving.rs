@@ -9,7 +9,9 @@ use bytes::Bytes;
 use starlane_core::{Code, Message, Outcome, Point, Refusal};
 use tokio::sync::oneshot;
 
-use super::{Event, Shard, Step};
+use super::Shard;
+use super::queue::Event;
+use super::slot::Step;
 use crate::clock::Moment;
 use crate::mailbox::{Address, Answer, Mail, NotHere, ReplyTo};
 use crate::outside::Outside;

@@ -1,0 +1,99 @@
+//! State before outbox: what a run did is told when its state is durable.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use starlane_core::{Code, Outcome, Point, Refusal};
+
+use super::Shard;
+use super::queue::Event;
+use super::slot::{Held, Then};
+use crate::instance::Ended;
+use crate::turn;
+use crate::turn::Action;
+
+impl Shard {
+    /// Makes the state of a run durable, then lets its outbox go.
+    pub(super) fn commit(&mut self, at: u32, output: turn::Output) {
+        let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_deref_mut) else { return };
+        let durable = slot.is_durable();
+        let Some(live) = slot.live.as_deref_mut() else { return };
+        let changed = output.state.filter(|state| slot.state.as_ref() != Some(state));
+        let Some(state) = changed else { return self.release(at, output.actions) };
+        if !durable {
+            if let Some(instance) = &mut live.instance {
+                instance.set_state(state.clone());
+            }
+            slot.state = Some(state);
+            return self.release(at, output.actions);
+        }
+        live.held = Some(Held { actions: output.actions, state: state.clone(), then: Then::GoOn });
+        self.save(at, state);
+    }
+
+    pub(super) fn save(&mut self, at: u32, state: Bytes) {
+        let Some(slot) = self.slot(at) else { return };
+        let (point, serial) = (slot.point.clone(), slot.serial);
+        let Some(activation) = slot.activation.clone() else { return };
+        let saving = self.outside.save_state(point.clone(), activation.epoch, activation.durability, state);
+        let queue = Arc::clone(&self.queues[self.index as usize]);
+        self.config.runtime.spawn(async move {
+            let saved = saving.await;
+            queue.tell(Event::Saved(point, serial, saved));
+        });
+    }
+
+    pub(super) fn saved(&mut self, point: &Point, serial: u64, saved: Result<(), Refusal>) {
+        let Some(at) = self.points.get(point).copied() else { return };
+        let Some(slot) = self.slot(at).filter(|slot| slot.serial == serial) else { return };
+        let Some(live) = slot.live.as_deref_mut() else { return };
+        let Some(held) = live.held.take() else { return };
+        if let Err(refusal) = saved {
+            return self.not_saved(at, held, refusal);
+        }
+        if let Some(instance) = &mut live.instance {
+            instance.set_state(held.state.clone());
+        }
+        slot.state = Some(held.state);
+        if held.then == Then::Sleep {
+            return self.fall_asleep(at);
+        }
+        self.release(at, held.actions);
+    }
+
+    /// The state could not be saved: what the run did is not told, and the mechtron goes back to what was saved last.
+    pub(super) fn not_saved(&mut self, at: u32, held: Held, refusal: Refusal) {
+        let stale = matches!(refusal.code, Code::EpochStale | Code::NotFound);
+        self.answer_held(at, &held, &|| match stale {
+            true => Outcome::Failed(refusal.clone()),
+            false => Outcome::Unknown(refusal.clone()),
+        });
+        if refusal.code == Code::NotFound {
+            return self.remove(at, &refusal);
+        }
+        if let Some(live) = self.slot(at).and_then(|slot| slot.live.as_deref_mut()) {
+            live.conversation.settle();
+        }
+        if stale {
+            return self.ask_who_acts(at);
+        }
+        let Some(slot) = self.slot(at) else { return };
+        // It may have been saved after all.
+        slot.state_known = false;
+        slot.state = None;
+        let detail = format!("its state could not be saved: {refusal}");
+        self.crashed(at, &Ended { code: refusal.code, detail }, true);
+    }
+
+    /// Answers those who wait for a commit that is of no use any more, whatever the mechtron answered.
+    pub(super) fn answer_held(&mut self, at: u32, held: &Held, outcome: &dyn Fn() -> Outcome) {
+        let Some(live) = self.slot(at).and_then(|slot| slot.live.as_deref_mut()) else { return };
+        let answers = held.actions.iter().filter_map(|action| match action {
+            Action::Answer { at, .. } => Some(live.conversation.take_reply(*at)),
+            _ => None,
+        });
+        for reply in answers.collect::<Vec<_>>() {
+            self.reply(reply, outcome());
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What is told of a mechtron.
+
+use starlane_core::Point;
+
+use super::Shard;
+use super::slot::Step;
+use crate::instance::Instance;
+
+/// What is known of a mechtron.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// What it does.
+    pub state: State,
+    /// Which shard runs it.
+    pub shard: usize,
+    /// Messages that wait, and messages that are being handled.
+    pub queue: usize,
+    /// Those of them that are being handled.
+    pub handling: usize,
+    /// Messages that were handled in this process.
+    pub handled: u64,
+    /// Restarts in this process.
+    pub restarts: u64,
+    /// Its linear memory while it is live.
+    pub memory_bytes: u64,
+    /// The state that the host keeps in memory.
+    pub state_bytes: u64,
+    /// Why it is not live, when it failed.
+    pub reason: Option<String>,
+}
+
+/// What a mechtron does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It is being started.
+    Starting,
+    /// It has an instance.
+    Live,
+    /// It is known and has none.
+    Sleeping,
+    /// It failed too often and is not tried for a while.
+    Failed,
+    /// This host let go of it: it lives on another node, or on none.
+    Elsewhere,
+}
+
+impl Shard {
+    pub(super) fn info(&mut self, point: &Point) -> Option<Info> {
+        let at = *self.points.get(point)?;
+        let shard = self.index as usize;
+        let slot = self.slot(at)?;
+        let state = match slot.phase {
+            Step::Asking | Step::Loading => State::Starting,
+            Step::Asleep => State::Sleeping,
+            Step::Live => State::Live,
+            Step::Failed => State::Failed,
+            Step::Elsewhere => State::Elsewhere,
+        };
+        let live = slot.live.as_deref_mut();
+        let given = live.as_ref().map_or(0, |live| live.conversation.given_len());
+        let memory = live.and_then(|live| live.instance.as_mut()).map_or(0, Instance::memory_bytes);
+        Some(Info {
+            state,
+            shard,
+            queue: slot.mailbox.len() + given,
+            handling: given,
+            handled: slot.handled,
+            restarts: slot.restarts_all,
+            memory_bytes: memory,
+            state_bytes: slot.state.as_ref().map_or(0, |state| state.len() as u64),
+            reason: slot.reason.as_ref().map(ToString::to_string),
+        })
+    }
+}
