@@ -2,14 +2,15 @@
 //!
 //! A block with `title=PATH` is a file. A `console` block is typed line by line in the shell: `$ ` begins a command, the
 //! lines after it are what it prints, where `...` stands for any lines and `[..]` for any text in a line; `? N` is the
-//! exit code when it is not 0. `starlane serve` starts a node that lives until the page ends; the ports that the page
-//! names stand for the node's real ones.
+//! exit code when it is not 0. `starlane serve` starts a node that lives until the page ends, or several that join it; the
+//! ports that the page names stand for the first node's real ones.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
-use crate::{Node, binary};
+use crate::{Node, Serve, binary, root};
 
 /// A step of a page.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +26,11 @@ enum Step {
 pub fn run(pages: &[&Path]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut node = None;
+    let mut joined = Joined(Vec::new());
     let mut here = folder.path().to_owned();
+    // The bundles of the examples are where the pages say, as in the repository.
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(root().join("target"), here.join("target")).expect("a link can be made");
     for page in pages {
         let text = fs::read_to_string(page).expect("the page is there");
         let mut typed = 0;
@@ -37,7 +42,10 @@ pub fn run(pages: &[&Path]) {
                         .expect("the folder can be made");
                     fs::write(path, content).expect("the file can be written");
                 }
-                Step::Command { text, .. } if text == "starlane serve" => node = Some(Node::start()),
+                Step::Command { text, .. } if text.starts_with("starlane serve") => match &node {
+                    None => node = Some(Node::serve(Serve::named(name(&text)))),
+                    Some(first) => joined.0.push(join(&text, first, &here)),
+                },
                 Step::Command { text, .. } if text.starts_with("cd ") => here = here.join(&text[3..]),
                 Step::Command { line, text, output, code } => {
                     let node = node.as_ref().expect("the first page starts a node");
@@ -50,19 +58,63 @@ pub fn run(pages: &[&Path]) {
     }
 }
 
-fn type_in(page: &Path, line: usize, text: &str, expected: &[String], code: i32, node: &Node, here: &Path) {
-    let real = text
-        .replace("localhost:8080", &format!("localhost:{}", node.web().port()))
-        .replace("localhost:4343", &format!("localhost:{}", node.api().port()));
+/// Nodes that joined the first, which end with the pages.
+struct Joined(Vec<Child>);
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        for node in &mut self.0 {
+            // It may have ended by itself.
+            _ = node.kill();
+            _ = node.wait();
+        }
+    }
+}
+
+/// How a page calls a node.
+fn name(text: &str) -> &str {
+    text.split_once("--name ").map_or("node-1", |(_, rest)| rest.split(' ').next().unwrap_or(rest))
+}
+
+/// Starts a node that joins the first one, and waits until it is ready.
+fn join(text: &str, first: &Node, here: &Path) -> Child {
+    // The shell leaves its process to the node, which is ended in its place.
+    let mut node = shell(&format!("exec {}", real(text, first)), first, here)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell runs");
+    let mut ready = String::new();
+    let stdout = node.stdout.take().expect("its output is piped");
+    BufReader::new(stdout).read_line(&mut ready).expect("it says when it is ready");
+    assert!(ready.contains("is ready"), "{text} did not start: {ready}");
+    node
+}
+
+/// A command with the real ports in place of those of the page.
+fn real(text: &str, node: &Node) -> String {
+    let links = node.served().listen.expect("the first node accepts links");
+    text.replace("localhost:8080", &format!("localhost:{}", node.web().port()))
+        .replace("localhost:4343", &format!("localhost:{}", node.api().port()))
+        .replace("127.0.0.1:4343", &links.to_string())
+}
+
+fn shell(text: &str, node: &Node, here: &Path) -> Command {
     let programs = binary().parent().expect("a binary is in a folder").to_owned();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
-    let output = Command::new("sh")
-        .args(["-c", &real])
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", text])
         .current_dir(here)
         .env("PATH", path)
         .env("STARLANE_DATA", node.data())
         .env("NO_COLOR", "1")
-        .env("CARGO_TARGET_DIR", node.data().join("elsewhere"))
+        .env("CARGO_TARGET_DIR", node.data().join("elsewhere"));
+    command
+}
+
+fn type_in(page: &Path, line: usize, text: &str, expected: &[String], code: i32, node: &Node, here: &Path) {
+    let output = shell(&real(text, node), node, here)
         .output()
         .expect("a shell runs");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -144,6 +144,9 @@ impl Node {
             rest.split([',', ' ', '\n']).next().unwrap_or_default().to_owned()
         };
         (self.web, self.api) = (address("web http://"), address("api http://"));
+        if self.serve.listen.is_none() && self.serve.join.is_none() {
+            self.serve.listen = address("links ").parse().ok();
+        }
         self.process = Some(process);
     }
 
