@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::Api;
+use tests::mesh::{Mesh, Plan, placed, wait};
 use tests::net::Lab;
 
+use crate::echo;
 use crate::peer::http::Http;
+use crate::peer::mesh::Links;
 use crate::peer::nats::{Nats, Place};
 use crate::peer::{Asker, Load, Sample};
 
@@ -26,6 +30,11 @@ const CELLS: [(usize, usize); 9] = [
 ];
 /// The same where packets are lost: there a row needs more time to say something.
 const LOSSY_CELLS: [(usize, usize); 2] = [(128, 1), (128, 64)];
+/// The node in the middle and the one that only it has a link to.
+const NODES: [&str; 2] = ["middle", "answers"];
+const PLANS: [Plan<'static>; 2] =
+    [Plan { name: NODES[0], dialled: true, nat: false }, Plan { name: NODES[1], dialled: false, nat: false }];
+const PATIENCE: Duration = Duration::from_secs(60);
 const LOSS_PERCENT: u8 = 1;
 const LOSSY_TIMES: f64 = 5.0;
 
@@ -49,15 +58,17 @@ pub(crate) fn run(config: &Config) {
             "SKIPPED: no NATS server is given (see scripts/nats), so nothing stands beside our figures"
         );
     }
-    let local = local(config.nats.as_deref());
-    let whole = table("on loopback", &local, &CELLS, config.rounds, config.seconds);
-    drop(local);
+    let mesh = Mesh::on_loopback(&PLANS);
+    let peers = local(config.nats.as_deref(), &mesh);
+    let whole = table("on loopback", &peers, &CELLS, config.rounds, config.seconds);
+    drop((peers, mesh));
     let lossy = Lab::new().map(|lab| {
-        let peers = in_lab(&lab, config.nats.as_deref());
-        lab.lose(LOSS_PERCENT);
+        let mesh = Mesh::in_lab(lab, &PLANS);
+        let peers = in_lab(config.nats.as_deref(), &mesh);
+        mesh.lab().lose(LOSS_PERCENT);
         let title = format!("between three networks that lose {LOSS_PERCENT} % of the packets");
         let rows = table(&title, &peers, &LOSSY_CELLS, config.rounds, config.seconds * LOSSY_TIMES);
-        println!("{} packets were really lost", lab.dropped());
+        println!("{} packets were really lost", mesh.lab().dropped());
         rows
     });
     if let Some(file) = &config.json {
@@ -67,19 +78,21 @@ pub(crate) fn run(config: &Config) {
 }
 
 /// The peers on this machine's own network. The first is what the others are compared with.
-fn local(nats: Option<&Path>) -> Vec<Asker> {
+fn local(nats: Option<&Path>, mesh: &Mesh) -> Vec<Asker> {
     let place = Place { address: IpAddr::V4(Ipv4Addr::LOCALHOST), spaces: None };
     let mut peers = Vec::new();
     if let Some(program) = nats {
         peers.extend([false, true].map(|secure| Asker::start(Nats::start(program, secure, place), None)));
     }
+    peers.extend(links(mesh).map(|links| Asker::start(links, None)));
     peers.push(Asker::start(Http::start(), None));
     peers
 }
 
 /// The peers with who asks, who is in the middle and who answers in networks of their own.
-fn in_lab(lab: &Lab, nats: Option<&Path>) -> Vec<Asker> {
-    let [asks, middle, answers] = ["asks", "middle", "answers"].map(|name| lab.add(name));
+fn in_lab(nats: Option<&Path>, mesh: &Mesh) -> Vec<Asker> {
+    let asks = mesh.lab().add("asks");
+    let [middle, answers] = NODES.map(|name| mesh.space(name));
     let place = Place { address: IpAddr::V4(middle.address()), spaces: Some([&middle, &answers]) };
     let mut peers = Vec::new();
     if let Some(program) = nats {
@@ -87,7 +100,25 @@ fn in_lab(lab: &Lab, nats: Option<&Path>) -> Vec<Asker> {
             [false, true].map(|secure| Asker::start(Nats::start(program, secure, place), Some(&asks))),
         );
     }
+    peers.extend(links(mesh).map(|links| Asker::start(links, Some(&asks))));
     peers
+}
+
+/// The ways to a mechtron on the node that is asked, and to one on a node behind it.
+fn links(mesh: &Mesh) -> [Links; 2] {
+    mesh.wait_ready(NODES.len(), PATIENCE);
+    echo::publish(mesh.first());
+    for name in NODES {
+        echo::make(mesh.first(), name, &format!(", +place=[at = \"{name}\"]"));
+        let api = Api::of(mesh.first());
+        let placed = || placed(&api, &echo::point(name)).is_some_and(|(node, _)| node == name);
+        wait(PATIENCE, "the echo is placed", placed);
+    }
+    let [middle, far] = NODES.map(|name| mesh.node(name));
+    [
+        Links::to("Starlane, mechtron one hop away", middle, middle),
+        Links::to("Starlane, one relay in between", middle, far),
+    ]
 }
 
 fn table(title: &str, peers: &[Asker], cells: &[(usize, usize)], rounds: usize, seconds: f64) -> Value {

@@ -1,6 +1,7 @@
 //! Who is compared: ways to ask an echo in another process, and the loop that asks.
 
 pub(crate) mod http;
+pub(crate) mod mesh;
 pub(crate) mod nats;
 
 use std::future::Future;

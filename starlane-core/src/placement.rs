@@ -39,7 +39,7 @@ use self::choose::Scope;
 use self::nodes::{Node, Nodes};
 
 pub use nodes::{Life, Load};
-pub use place::{Lives, Mismatch, Place, Replicas, assignment, check, epoch_of};
+pub use place::{Lives, Mismatch, Place, Replicas, check, epoch_of};
 pub use why::{Candidate, Reason, Verdict, Why};
 
 /// How often a node tells the leader that it is alive.
@@ -137,7 +137,7 @@ pub enum Action {
         /// The state; `None` when there is none.
         handle: Option<Handle>,
     },
-    /// Write where a mechtron lives ([`assignment`]), if its resource is still at a revision. Answered by
+    /// Write where a mechtron lives ([`crate::Assignment`]), if its resource is still at a revision. Answered by
     /// [`Placement::handle_written`].
     Assign {
         /// For the answer.

@@ -218,7 +218,7 @@ impl Node {
             }
             None => None,
         };
-        let arrivals = Arc::new(Arrivals::default());
+        let arrivals = Arrivals::new();
         let start = links::Start {
             identity: identity.clone(),
             registry: known.registry.clone(),
@@ -372,6 +372,7 @@ impl Node {
         };
         self.doors.run(stop).await;
         self.host.drain(DRAIN_TIMEOUT).await;
+        self.arrivals.settled(DRAIN_TIMEOUT).await;
         self.links.handle.stop().await;
         self.arrivals.close();
         if let Err(error) = self.data.clear_running() {

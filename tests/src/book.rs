@@ -114,9 +114,7 @@ fn shell(text: &str, node: &Node, here: &Path) -> Command {
 }
 
 fn type_in(page: &Path, line: usize, text: &str, expected: &[String], code: i32, node: &Node, here: &Path) {
-    let output = shell(&real(text, node), node, here)
-        .output()
-        .expect("a shell runs");
+    let output = shell(&real(text, node), node, here).output().expect("a shell runs");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let place = format!("{}:{line}: $ {text}", page.display());
     assert_eq!(output.status.code(), Some(code), "{place}\n{out}{err}");

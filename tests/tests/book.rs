@@ -1,4 +1,4 @@
-//! The tutorial, typed exactly as it is written.
+//! The tutorial and the page of the mesh, typed exactly as they are written.
 
 use std::path::{Path, PathBuf};
 
@@ -11,4 +11,9 @@ fn the_tutorial_works_as_written_in_both_spellings() {
     let pages: Vec<PathBuf> =
         lessons.iter().map(|lesson| root().join("docs/tutorial").join(lesson)).collect();
     book::run(&pages.iter().map(PathBuf::as_path).collect::<Vec<&Path>>());
+}
+
+#[test]
+fn several_nodes_become_one_mesh_as_written() {
+    book::run(&[&root().join("docs/mesh.md")]);
 }

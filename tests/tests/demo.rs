@@ -9,7 +9,7 @@ use tests::{binary, root};
 
 #[test]
 fn a_demo_that_is_ended_leaves_nothing_behind() {
-    for (until, keep) in [("entered", false), ("The node stays up", true)] {
+    for (until, keep) in [("entered", false), ("The nodes stay up", true)] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut demo = Command::new(binary())
             .args(["demo", "--bundles"])

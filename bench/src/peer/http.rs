@@ -29,7 +29,8 @@ impl Http {
     /// Starts the node.
     pub(crate) fn start() -> Self {
         let node = Node::start();
-        echo::make(&node, "");
+        echo::publish(&node);
+        echo::make(&node, node.name(), "");
         let token = std::fs::read_to_string(node.data().join("admin.token")).expect("the node made a token");
         Self { node, token: token.trim().to_owned() }
     }
@@ -50,7 +51,7 @@ impl Peer for Http {
         let head = format!(
             "POST /v1/request/{}?method=Echo HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
              content-type: application/octet-stream\r\n",
-            echo::POINT,
+            echo::point(self.node.name()),
             self.token
         );
         Connections { address: self.node.api(), head, idle: Mutex::default() }

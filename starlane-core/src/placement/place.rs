@@ -5,17 +5,13 @@ use std::sync::Arc;
 
 use crate::cursor::shorten;
 use crate::selector::{Filter, parse_filter};
-use crate::{Base, Code, Epoch, Key, Kind, NodeName, Problem, PropertyChange, Resource, Span, Value};
+use crate::{Assignment, Base, Code, Epoch, Kind, NodeName, Problem, PropertyChange, Resource, Span, Value};
 
 /// The property that says on which nodes a mechtron may live.
 const PLACE: &str = "place";
 /// The property that says on how many.
 const REPLICAS: &str = "replicas";
-/// Where it lives, or the first of several nodes.
-const NODE: &str = "node";
-/// All nodes, when there are several.
-const NODES: &str = "nodes";
-/// Under which epoch they act for it.
+/// Under which epoch nodes act for it.
 const EPOCH: &str = "epoch";
 
 /// On which nodes a mechtron may live: a filter over their resources, `[tier = "edge"]`. Prints in its canonical
@@ -163,7 +159,7 @@ pub fn check(kind: &Kind, changes: &[PropertyChange]) -> Result<(), Problem> {
         match (change.key().as_str(), change) {
             (PLACE, PropertyChange::Set { value, .. }) => Place::of_value(value).map(drop)?,
             (REPLICAS, PropertyChange::Set { value, .. }) => Replicas::of_value(value).map(drop)?,
-            (key @ (NODE | NODES | EPOCH), _) => {
+            (key, change) if Assignment::owns(change.key()) => {
                 let detail = format!("`{key}` says where a mechtron lives, and the mesh alone writes it");
                 return Err(Problem::new(Code::PropertyLocked, detail)
                     .help("leave it out: `place`, a filter over nodes, says where a mechtron may live"));
@@ -188,16 +184,11 @@ pub enum Lives {
 impl Lives {
     /// Where the mechtron of a resource lives.
     pub fn of(resource: &Resource) -> Self {
-        let first = resource.property(NODE).and_then(Value::as_text).and_then(|name| name.parse().ok());
-        let Some(first) = first else {
-            let asks = resource.property(PLACE).is_some() || resource.property(REPLICAS).is_some();
-            return if asks { Lives::Nowhere } else { Lives::AtHome };
-        };
-        let all: Vec<NodeName> = match resource.property(NODES) {
-            Some(Value::Json(json)) => serde_json::from_value((**json).clone()).unwrap_or_default(),
-            _ => Vec::new(),
-        };
-        Lives::On(if all.is_empty() { vec![first] } else { all })
+        if let Some(assignment) = Assignment::of(resource) {
+            return Lives::On(assignment.nodes);
+        }
+        let asks = resource.property(PLACE).is_some() || resource.property(REPLICAS).is_some();
+        if asks { Lives::Nowhere } else { Lives::AtHome }
     }
 }
 
@@ -208,21 +199,6 @@ pub fn epoch_of(resource: &Resource) -> Epoch {
         Some(Value::Number(number)) => Epoch(number.as_u64().unwrap_or(resource.created.0)),
         _ => Epoch(resource.created.0),
     }
-}
-
-/// What writes an assignment into a resource.
-pub fn assignment(nodes: &[NodeName], epoch: Epoch) -> Vec<PropertyChange> {
-    let named = |name: &str| name.parse::<Key>().ok();
-    let set =
-        |name: &str, value: Value| named(name).map(|key| PropertyChange::Set { key, value, lock: false });
-    let all: Vec<serde_json::Value> = nodes.iter().map(|node| node.as_str().into()).collect();
-    let nodes_change = if nodes.len() > 1 {
-        set(NODES, Value::from(serde_json::Value::from(all)))
-    } else {
-        named(NODES).map(PropertyChange::Unset)
-    };
-    let node = nodes.first().and_then(|node| set(NODE, node.as_str().into()));
-    [node, set(EPOCH, Value::Number(epoch.0.into())), nodes_change].into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -333,7 +309,8 @@ mod tests {
         let asks = resource("Mechtron", &[("replicas", "2".into())]);
         assert_eq!(Lives::of(&asks), Lives::Nowhere);
         for nodes in [names(&["a"]), names(&["b", "a"])] {
-            let written: Vec<_> = assignment(&nodes, Epoch(12))
+            let written: Vec<_> = Assignment { nodes: nodes.clone(), epoch: Epoch(12) }
+                .changes()
                 .into_iter()
                 .filter_map(|change| match change {
                     PropertyChange::Set { key, value, .. } => Some((key.to_string(), value)),

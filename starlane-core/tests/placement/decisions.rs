@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use starlane_core::placement::{
     Action, Config, HEARTBEAT, Handle, Life, Lives, Load, MoveError, Placement, Reason, Ticket, Verdict,
-    assignment,
 };
 use starlane_core::{
-    Epoch, Generation, NodeName, Phase, Point, PropertyChange, Resource, Revision, Status, Value,
+    Assignment, Epoch, Generation, NodeName, Phase, Point, PropertyChange, Resource, Revision, Status, Value,
 };
 
 use super::world::{name, point};
@@ -182,7 +181,7 @@ impl Desk {
                 self.placement.handle_adopted(&point, ticket, Ok(()), now);
             }
             Action::Assign { ticket, point, nodes, epoch, expect, status } => {
-                self.commit(ticket, &point, expect, assignment(&nodes, epoch), status);
+                self.commit(ticket, &point, expect, Assignment { nodes, epoch }.changes(), status);
             }
             Action::SetStatus { ticket, point, status, expect } => {
                 self.commit(ticket, &point, expect, Vec::new(), Some(status));
@@ -589,7 +588,7 @@ fn what_another_leader_writes_ends_a_change_that_was_begun_later() {
     desk.collect();
     desk.do_one();
     desk.log();
-    desk.write(&m, "Mechtron", assignment(&[name("c")], of_the_other), None);
+    desk.write(&m, "Mechtron", Assignment { nodes: vec![name("c")], epoch: of_the_other }.changes(), None);
     desk.open.retain(|action| !matches!(action, Action::Adopt { .. }));
     desk.do_all();
     let log = desk.log();

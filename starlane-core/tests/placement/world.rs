@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use starlane_core::placement::{
-    Action, Config, Handle, Life, Lives, Load, Placement, Ticket, assignment, epoch_of,
-};
+use starlane_core::placement::{Action, Config, Handle, Life, Lives, Load, Placement, Ticket, epoch_of};
 use starlane_core::{
-    Epoch, Generation, NodeName, Point, Properties, Property, PropertyChange, Resource, Revision, Status,
-    Value,
+    Assignment, Epoch, Generation, NodeName, Point, Properties, Property, PropertyChange, Resource, Revision,
+    Status, Value,
 };
 
 pub(crate) const HOME: &str = "cloud";
@@ -866,7 +864,7 @@ impl World {
             assert!(*epoch > epoch_of(before) && epoch.0 > before.created.0, "{at}: {epoch:?}");
             let distinct: BTreeSet<_> = nodes.iter().collect();
             assert!(!nodes.is_empty() && distinct.len() == nodes.len(), "{at}: {nodes:?}");
-            properties = assignment(nodes, *epoch);
+            properties = Assignment { nodes: nodes.clone(), epoch: *epoch }.changes();
             self.counts.assigns += 1;
             self.assigned_at.entry(at.clone()).or_default().push(self.now);
         }

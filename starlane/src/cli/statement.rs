@@ -85,12 +85,14 @@ pub(super) async fn run_one(session: &Session, text: &str) -> Result<(), Stop> {
 
 /// Carries out a `get`, as a command's arguments form it, with what the node last heard.
 pub(super) async fn get_stale(session: &Session, text: &str) -> Result<(), Stop> {
+    let steps = parse(text)?;
+    if let Some(step) = steps.iter().find(|step| !matches!(step.command, Command::Get { .. })) {
+        let problem = Problem::new(Code::Usage, "what changes something is never stale");
+        return Err(step.locate(problem.help("run it without `--stale-ok`")).into());
+    }
     let client = session.client()?.reading(Freshness::Stale);
-    for step in parse(text)? {
-        let Command::Get { point, keys } = &step.command else {
-            let problem = Problem::new(Code::Usage, "what changes something is never stale");
-            return Err(step.locate(problem.help("run it without `--stale-ok`")).into());
-        };
+    for step in steps {
+        let Command::Get { point, keys } = &step.command else { continue };
         let mut resource = client.resource(point).await.map_err(|problem| step.locate(problem))?;
         let output = if keys.is_empty() {
             Output::Resource { resource }

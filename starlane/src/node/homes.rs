@@ -192,8 +192,7 @@ fn nearest<'a>(from: &NodeName, nodes: &'a [NodeName]) -> Option<&'a NodeName> {
 
 #[cfg(test)]
 mod tests {
-    use starlane_core::placement::assignment;
-    use starlane_core::{Properties, Property, PropertyChange, Revision, Status, Value};
+    use starlane_core::{Assignment, Properties, Property, PropertyChange, Revision, Status, Value};
 
     use super::*;
 
@@ -210,7 +209,7 @@ mod tests {
         let mut changes = Vec::new();
         if !nodes.is_empty() {
             let nodes: Vec<_> = nodes.iter().map(|node| name(node)).collect();
-            changes = assignment(&nodes, Epoch(epoch));
+            changes = Assignment { nodes, epoch: Epoch(epoch) }.changes();
         }
         if place {
             let place = "place".parse().unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,9 @@ use super::{ids, services::HostAsk};
 
 /// How long a question to the leader or to a host may take.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a node that asks may be unknown.
+const WHO_MAX: Duration = Duration::from_secs(2);
 
 /// The links of a node. Cloning is cheap.
 #[derive(Clone)]
@@ -97,6 +100,15 @@ impl Links {
     /// The way to a service of the registry's node.
     pub(super) fn way(&self, service: Service) -> Arc<dyn Upstream> {
         Arc::new(Way { links: self.handle.clone(), to: self.registry.id(), service })
+    }
+
+    /// Who asks; a node that has just joined may ask before it was heard of.
+    async fn who(&self, id: NodeId, patience: Duration) -> Result<NodeName, Refusal> {
+        let mut routes = self.map.watch();
+        let known = routes.wait_for(|routes| routes.member(id).is_some());
+        // It is told that nobody knows it when it is not heard of in time.
+        _ = tokio::time::timeout(patience, known).await;
+        self.name_of(id).ok_or_else(|| Refusal::new(Code::NotReady, "this node does not know yet who asks"))
     }
 
     /// The name of a node that was heard of.
@@ -179,8 +191,8 @@ impl Upstream for Way {
 }
 
 /// What arrives over the links. The node answers when its parts are there, and until it is closed.
-#[derive(Default)]
 pub(super) struct Arrivals {
+    me: Weak<Self>,
     links: OnceLock<Links>,
     services: RwLock<Option<Arc<Services>>>,
     receivers: RwLock<Option<Arc<Receivers>>>,
@@ -203,6 +215,16 @@ pub(super) struct Receivers {
 }
 
 impl Arrivals {
+    /// Nothing is answered yet.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            links: OnceLock::new(),
+            services: RwLock::default(),
+            receivers: RwLock::default(),
+        })
+    }
+
     /// The links that all of it arrives over. Only the first counts, and there is only one.
     pub(super) fn set_links(&self, links: Links) {
         _ = self.links.set(links);
@@ -218,6 +240,13 @@ impl Arrivals {
         *self.receivers.write() = Some(Arc::new(receivers));
     }
 
+    /// Waits until nothing that this node handed on for others waits for its answer, for a time at most.
+    pub(super) async fn settled(&self, within: Duration) {
+        if let Ok(receivers) = self.receivers() {
+            receivers.router.settled(within).await;
+        }
+    }
+
     /// Answers nothing any more, and lets go of the node's parts.
     pub(super) fn close(&self) {
         self.services.write().take();
@@ -228,10 +257,11 @@ impl Arrivals {
         self.receivers.read().clone().ok_or_else(starting)
     }
 
-    fn answer(&self, call: Call) -> Result<BoxFuture<'static, Result<Bytes, Refusal>>, Refusal> {
-        let name = self.links.get().and_then(|links| links.name_of(call.from));
-        let name =
-            name.ok_or_else(|| Refusal::new(Code::NotReady, "this node does not know yet who asks"))?;
+    fn answer(
+        &self,
+        name: NodeName,
+        call: Call,
+    ) -> Result<BoxFuture<'static, Result<Bytes, Refusal>>, Refusal> {
         if call.service == HOST {
             return Ok(self.receivers()?.hosting.answer(asked::<HostAsk>(call.body)?));
         }
@@ -279,6 +309,12 @@ impl Local for Arrivals {
     }
 
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, Refusal>> {
-        self.answer(call).unwrap_or_else(|refusal| std::future::ready(Err(refusal)).boxed())
+        let Some(arrivals) = self.me.upgrade() else { return std::future::ready(Err(starting())).boxed() };
+        async move {
+            let links = arrivals.links.get().ok_or_else(starting)?;
+            let name = links.who(call.from, call.remaining.min(WHO_MAX)).await?;
+            arrivals.answer(name, call)?.await
+        }
+        .boxed()
     }
 }

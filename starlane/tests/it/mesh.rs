@@ -136,8 +136,8 @@ fn a_drain_waits_for_the_last_mechtron() {
 fn ctrl_c_says_that_the_node_goes_on_draining() {
     use std::io::{BufRead as _, BufReader, Read as _};
     let pretend = Pretend::new((0..10_000).map(|_| ok(node("edge-1", json!({"draining": true})))));
-    let mut drain =
-        pretend.home().command(&["node", "drain", "edge-1"]).stderr(Stdio::piped()).spawn().unwrap();
+    let home = pretend.home();
+    let mut drain = home.command(&["node", "drain", "edge-1"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut err = BufReader::new(drain.stderr.take().unwrap());
     let mut said = String::new();
     err.read_line(&mut said).unwrap();

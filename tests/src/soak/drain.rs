@@ -1,5 +1,6 @@
 //! Promise 25: a node that is drained, stopped and started again fails no request.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -32,9 +33,11 @@ pub fn rolling_restarts(rounds: usize, per_second: u32) -> Report {
 
     let (ends, leaving) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (ok, again, failed) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let first = Mutex::new(None);
     std::thread::scope(|scope| {
         for (client, point) in points.iter().enumerate() {
             let (apis, ends, leaving, ok, again, failed) = (&apis, &ends, &leaving, &ok, &again, &failed);
+            let first = &first;
             let pace = Duration::from_secs(1) * WITNESSES as u32 / per_second.max(1);
             scope.spawn(move || {
                 let mut due = Instant::now();
@@ -53,7 +56,10 @@ pub fn rolling_restarts(rounds: usize, per_second: u32) -> Report {
                             Some(asked) if asked.outcome == "rejected" && begun.elapsed() < TIMEOUT => {
                                 again.fetch_add(1, Ordering::Relaxed);
                             }
-                            _ => break false,
+                            other => {
+                                first.lock().expect("nobody panics").get_or_insert(format!("{other:?}"));
+                                break false;
+                            }
                         }
                     };
                     let count = if answered { ok } else { failed };
@@ -80,5 +86,6 @@ pub fn rolling_restarts(rounds: usize, per_second: u32) -> Report {
     report.at_least("ok", ok.into_inner(), rounds * NAMES.len() * 10);
     report.figure("tried_again", again.into_inner());
     report.none("failed", failed.into_inner());
+    report.figure("first_failure", first.into_inner().expect("nobody panics").unwrap_or_default());
     report
 }

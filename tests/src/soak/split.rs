@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Report;
 use crate::Api;
@@ -111,7 +111,13 @@ fn resources(api: &Api) -> Option<Value> {
     (status == 200).then(|| page["resources"].clone())
 }
 
+/// Who is reached and which links are up, without what every node measures for itself.
 fn graph(node: &crate::Node) -> Option<Value> {
     let answer = node.run(["node", "graph", "-o", "json"]);
-    (answer.code == 0).then(|| serde_json::from_str(&answer.out).expect("JSON"))
+    let graph: Value = (answer.code == 0).then(|| serde_json::from_str(&answer.out).expect("JSON"))?;
+    let nodes = graph["nodes"].as_array()?.iter().filter(|node| node["hops"].is_u64());
+    let nodes: Vec<_> = nodes.map(|node| node["name"].clone()).collect();
+    let links: Vec<_> =
+        graph["links"].as_array()?.iter().map(|link| [link["a"].clone(), link["b"].clone()]).collect();
+    Some(json!([nodes, links]))
 }
