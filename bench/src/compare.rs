@@ -71,8 +71,10 @@ pub(crate) fn run(config: &Config) {
         println!("{} packets were really lost", mesh.lab().dropped());
         rows
     });
+    println!();
+    let times = crate::times::run();
     if let Some(file) = &config.json {
-        let figures = json!({ "loopback": whole, "loss": lossy });
+        let figures = json!({ "loopback": whole, "loss": lossy, "times": times });
         std::fs::write(file, figures.to_string()).expect("the file can be written");
     }
 }

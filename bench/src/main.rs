@@ -1,7 +1,8 @@
 //! Benchmarks of whole nodes in processes of their own.
 //!
 //! * `bench http`: one node over HTTP, as its users reach it.
-//! * `bench mesh`: requests to an echo in another process, beside NATS, row by row in one run.
+//! * `bench mesh`: requests to an echo in another process, beside NATS, row by row in one run, and how long joining and
+//!   placing anew take.
 //!
 //! Load and nodes share the machine, so that absolute figures say as much of the machine as of the nodes; each comes with
 //! its own baseline in the same run.
@@ -17,6 +18,8 @@ mod http;
 mod load;
 #[cfg(target_os = "linux")]
 mod peer;
+#[cfg(target_os = "linux")]
+mod times;
 
 use std::path::PathBuf;
 

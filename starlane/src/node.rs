@@ -14,7 +14,7 @@
 //! | `homes.rs` | where mechtrons live, as this node knows it |
 //! | `keeping.rs` | the states of mechtrons |
 //! | `heart.rs` | what a member does for as long as it runs |
-//! | `follow.rs` | what a selector means, kept up with |
+//! | `follow.rs`, `fresh.rs` | what a selector means, kept up with; reads that hold what others wrote |
 //! | `router.rs` | the way of a message: bind, code or content, here or elsewhere |
 //! | `signals.rs` | messages without an answer, in order |
 //! | `artifacts.rs` | binds, configs and modules, read once |
@@ -27,6 +27,7 @@
 mod artifacts;
 mod commands;
 mod follow;
+mod fresh;
 mod gather;
 mod genesis;
 mod heart;
@@ -67,7 +68,7 @@ use resource_registry::{
     StateStore,
 };
 use starlane_core::{Agent, Code, Key, NodeName, Problem, Role, Status};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::data::{DataFolder, FolderLock, Running};
 use artifacts::Artifacts;
@@ -163,8 +164,8 @@ pub struct Node {
     host: Host,
     links: Links,
     arrivals: Arc<Arrivals>,
-    /// Told when another process runs as this node.
-    replaced: Arc<Notify>,
+    /// Why the node must stop, when it must.
+    over: watch::Receiver<Option<Problem>>,
     _lock: FolderLock,
 }
 
@@ -231,11 +232,16 @@ impl Node {
         let links = Links::start(start, &arrivals)?;
         arrivals.set_links(links.clone());
 
+        let (end, over) = watch::channel(None);
+        let end = Arc::new(end);
         let (registry, blobs) = match &own {
             Some(own) => (own.registry.clone(), BlobStore::open(data.path().join("blobs")).await?),
             None => {
-                tokio::spawn(heart::renew(identity.clone(), links.clone()));
-                let registry = connect(&links, &now).await;
+                end_when(&end, heart::renew(identity.clone(), links.clone()));
+                let registry = tokio::select! {
+                    registry = connect(&links, &now) => registry,
+                    problem = is_over(over.clone()) => return Err(problem),
+                };
                 let way = links.way(services::BLOBS);
                 let blobs = data.path().join("blobs");
                 (registry, BlobStore::open_cache(blobs, way, CacheConfig::default()).await?)
@@ -312,8 +318,7 @@ impl Node {
         log_end("revocations", heart::heed_revocations(identity.clone(), registry.clone()));
         log_end("mechtrons", hosting.follow(provision.clone()));
         tokio::spawn(heart::beat(links.clone(), leader.clone(), homes.clone(), host.clone(), me.generation));
-        let replaced = Arc::new(Notify::new());
-        tokio::spawn(heart::replaced(links.clone(), replaced.clone()));
+        end_when(&end, heart::replaced(links.clone()));
 
         let commands =
             Commands::new(registry.clone(), blobs.clone(), provision.clone(), router.clone(), ids.clone());
@@ -343,7 +348,7 @@ impl Node {
             links: listen,
         })
         .map_err(io("node.json"))?;
-        Ok(Self { name, data, doors, addresses, listen, host, links, arrivals, replaced, _lock: lock })
+        Ok(Self { name, data, doors, addresses, listen, host, links, arrivals, over, _lock: lock })
     }
 
     /// What it is called in the mesh.
@@ -362,12 +367,15 @@ impl Node {
     }
 
     /// Serves until `shutdown` is done; then finishes what runs, and stops.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
-        let replaced = self.replaced.clone();
+    ///
+    /// # Errors
+    /// Why it stopped by itself: it was shut out of its mesh, or another process runs as the same node.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), Problem> {
+        let over = self.over.clone();
         let stop = async move {
             tokio::select! {
                 () = shutdown => {}
-                () = replaced.notified() => {}
+                _ = is_over(over) => {}
             }
         };
         self.doors.run(stop).await;
@@ -378,7 +386,31 @@ impl Node {
         if let Err(error) = self.data.clear_running() {
             tracing::warn!("node.json cannot be removed: {error}");
         }
+        self.over.borrow().clone().map_or(Ok(()), Err)
     }
+}
+
+/// Ends the node when something comes to its end, with what that says.
+fn end_when(
+    end: &Arc<watch::Sender<Option<Problem>>>,
+    reason: impl Future<Output = Problem> + Send + 'static,
+) {
+    let end = end.clone();
+    tokio::spawn(async move {
+        let problem = reason.await;
+        tracing::error!("{problem}");
+        end.send_replace(Some(problem));
+    });
+}
+
+/// Waits until the node must stop.
+async fn is_over(mut over: watch::Receiver<Option<Problem>>) -> Problem {
+    if let Ok(problem) = over.wait_for(Option::is_some).await
+        && let Some(problem) = &*problem
+    {
+        return problem.clone();
+    }
+    std::future::pending().await
 }
 
 /// What the node of the registry has, and no other.

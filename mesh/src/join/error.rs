@@ -96,11 +96,13 @@ pub enum JoinError {
         by: NodeName,
     },
     /// The node was thrown out.
-    #[error("this node was revoked; to let it in again, join with a new token from `starlane token`")]
+    #[error(
+        "this node was revoked; to let it in again, join with an empty data folder and a new token from `starlane token`"
+    )]
     Revoked,
     /// The node's certificate is not renewed.
     #[error(
-        "this node's certificate is not renewed: it ended more than 30 days ago, or the node was removed; join again with a token from `starlane token`"
+        "this node's certificate is not renewed: it ended more than 30 days ago, or the node was removed; join with an empty data folder and a new token from `starlane token`"
     )]
     CertificateRefused,
     /// Too many ask at once.

@@ -128,8 +128,7 @@ pub(super) async fn run(session: &Session, args: ServeArgs) -> Result<(), Stop> 
     session
         .out
         .lines([format!("{name} is ready: web http://{web}, api http://{api}, {links}data {folder}")])?;
-    node.run(asked_to_stop()).await;
-    Ok(())
+    Ok(node.run(asked_to_stop()).await?)
 }
 
 fn log_to_stderr(args: &ServeArgs) -> Result<(), Problem> {

@@ -9,6 +9,8 @@ use quick_cache::sync::Cache;
 use resource_registry::{BlobStore, Registry, Schemas, files};
 use starlane_core::{Base, Bind, Blob, Code, Config, Digest, Point, Problem, Refusal, Resource};
 
+use super::fresh::find;
+
 /// How many artifacts of each sort are kept in memory.
 const KEPT_MAX: usize = 512;
 /// The longest bind, config or schema.
@@ -56,7 +58,7 @@ impl Artifacts {
 
     /// The bind in an artifact, as it is for the resource `here`.
     pub(super) async fn bind(&self, point: &Point, here: &Point) -> Result<Arc<Bind>, Problem> {
-        let blob = self.artifact(point)?;
+        let blob = self.artifact(point).await?;
         let bundle = point.holder();
         let key = (blob.digest, here.clone(), bundle.clone());
         if let Some(kept) = self.0.binds.get(&key) {
@@ -71,7 +73,7 @@ impl Artifacts {
 
     /// The config in an artifact.
     pub(super) async fn config(&self, point: &Point) -> Result<Arc<Config>, Problem> {
-        let blob = self.artifact(point)?;
+        let blob = self.artifact(point).await?;
         if let Some(kept) = self.0.configs.get(&blob.digest) {
             return Ok(kept);
         }
@@ -83,7 +85,7 @@ impl Artifacts {
 
     /// The module in an artifact, compiled.
     pub(super) async fn module(&self, point: &Point) -> Result<Arc<Module>, Problem> {
-        let blob = self.artifact(point)?;
+        let blob = self.artifact(point).await?;
         let compile = async {
             let wasm = self.0.blobs.read(&blob, MODULE_BYTES_MAX).await?;
             self.0.host.compile(wasm).await.map_err(|mut problem| {
@@ -106,8 +108,8 @@ impl Artifacts {
         })
     }
 
-    fn artifact(&self, point: &Point) -> Result<Blob, Problem> {
-        let Some(resource) = self.0.registry.get(point) else {
+    async fn artifact(&self, point: &Point) -> Result<Blob, Problem> {
+        let Some(resource) = find(&self.0.registry, point).await else {
             return Err(Problem::new(Code::ArtifactInvalid, format!("no artifact is at `{point}`"))
                 .at(point)
                 .help(format!("`starlane select '{}:**'` shows what the bundle holds", point.holder())));

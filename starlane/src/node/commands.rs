@@ -11,6 +11,7 @@ use starlane_core::{
     Point, Problem, PropertyChange, Request, Resource, Revision, Script,
 };
 
+use super::fresh::latest;
 use super::ids::Ids;
 use super::provision::Provision;
 use super::router::Router;
@@ -62,6 +63,9 @@ impl Commands {
     }
 
     async fn run(&self, agent: &Agent, command: Command) -> Result<Output, Problem> {
+        if matches!(command, Command::Get { .. } | Command::Select(_) | Command::Read(_)) {
+            latest(&self.registry).await?;
+        }
         match command {
             Command::Create { mode, target, kind, changes } => {
                 let created = self.provision.create(agent, mode, target, kind, changes).await?;

@@ -2,7 +2,6 @@
 //! shut out, and dials those who can be dialled.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mechtron_host::Host;
@@ -11,14 +10,14 @@ use mesh::identity::{Authority, Error, Revocations};
 use mesh::join::keep_renewed;
 use resource_registry::Registry;
 use starlane_core::placement::HEARTBEAT;
-use starlane_core::{Generation, NodeName, Problem, Resource, Role, Value};
+use starlane_core::{Code, Generation, NodeName, Problem, Resource, Role, Value};
 
 use super::follow::{Follow, News};
 use super::homes::Homes;
 use super::leader::Leader;
 use super::links::{ASK_TIMEOUT, Links};
 use super::members::{NODES, Record};
-use super::membership::{ADDRESSES_MAX, Contacts, ContactsFile};
+use super::membership::{ADDRESSES_MAX, Contacts, ContactsFile, not_joined};
 use super::services::{DESK, Heard, LEADER, LeaderAsk, Load};
 
 /// How many nodes are told at once that were let go of.
@@ -69,11 +68,10 @@ pub(super) async fn renew_own(identity: Identity, authority: Authority) {
     }
 }
 
-/// Renews the certificate of a member, for as long as it may stay one.
-pub(super) async fn renew(identity: Identity, links: Links) {
+/// Renews the certificate of a member, for as long as it may stay one; answers why it may not.
+pub(super) async fn renew(identity: Identity, links: Links) -> Problem {
     let Links { handle, map, .. } = links;
-    let error = keep_renewed(handle, map, identity, DESK, |_| {}).await;
-    tracing::error!("this node is no member any more: {error}");
+    not_joined(keep_renewed(handle, map, identity, DESK, |_| {}).await)
 }
 
 /// Heeds who was shut out, until the registry is closed.
@@ -213,13 +211,15 @@ pub(super) fn wait_before(attempt: u32) -> Duration {
     Duration::from_millis(200).saturating_mul(2_u32.saturating_pow(attempt.min(6))).min(ASK_TIMEOUT)
 }
 
-/// Ends the process's work in the mesh when a later life of the same node is part of it.
-pub(super) async fn replaced(links: Links, stop: Arc<tokio::sync::Notify>) {
+/// Waits until a later life of the same node is part of the mesh, when this one has to stop.
+pub(super) async fn replaced(links: Links) -> Problem {
     let mut replaced = links.map.replaced();
-    if replaced.wait_for(|replaced| *replaced).await.is_ok() {
-        tracing::error!("another process runs as this node by now: this one stops");
-        stop.notify_one();
+    if replaced.wait_for(|replaced| *replaced).await.is_err() {
+        // The links are gone with the node.
+        std::future::pending::<()>().await;
     }
+    Problem::new(Code::StoreUnavailable, "another process runs as this node by now")
+        .help("run each node once: a copy of a data folder is the same node, not another one")
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::commands::not_found;
 use super::follow::{Follow, News};
+use super::fresh::find;
 use super::homes::{Home, Homes};
 use super::keeping::Keeping;
 use super::mesh::activation_json;
@@ -96,7 +97,7 @@ impl Hosting {
         within: Duration,
     ) -> Result<Option<Bytes>, Problem> {
         let Inner { host, homes, registry, keeping, .. } = &*self.0;
-        let resource = registry.get(point).ok_or_else(|| not_found(registry, point))?;
+        let resource = find(registry, point).await.ok_or_else(|| not_found(registry, point))?;
         if epoch_of(&resource) > epoch {
             let detail = format!("`{point}` was assigned anew, under the epoch {}", epoch_of(&resource).0);
             return Err(Problem::new(Code::EpochStale, detail).at(point));
@@ -122,10 +123,7 @@ impl Hosting {
         state: Option<Bytes>,
     ) -> Result<(), Problem> {
         let Inner { registry, keeping, .. } = &*self.0;
-        if registry.get(point).is_none() {
-            registry.fresh().await?;
-        }
-        let resource = registry.get(point).ok_or_else(|| not_found(registry, point))?;
+        let resource = find(registry, point).await.ok_or_else(|| not_found(registry, point))?;
         let durability = durability(point, resource.property("durability"))?;
         Ok(keeping.adopt(point, epoch, durability, state).await?)
     }

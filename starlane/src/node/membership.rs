@@ -76,7 +76,7 @@ pub(super) async fn open(folder: &Path, config: &Config) -> Result<Membership, P
             return Err(broken(Error::OtherNode { is, asked }));
         }
         if config.links.join.is_some() {
-            tracing::info!("this node joined before: the token is not needed");
+            tracing::warn!("this node is a member already: it goes on as it was, and the token is not used");
         }
         let known = contacts.read().map_err(|error| unreadable(&contacts.0, &error))?;
         let known = known.ok_or_else(|| unreadable(&contacts.0, &"it is missing"))?;
@@ -165,9 +165,9 @@ pub(super) fn broken(error: Error) -> Problem {
 }
 
 /// What the words of the error say at their end is what to do next.
-fn not_joined(error: JoinError) -> Problem {
-    let code = match error {
-        JoinError::Here(error) => return broken(error),
+pub(super) fn not_joined(error: JoinError) -> Problem {
+    let code = match &error {
+        JoinError::Here(_) => Code::Internal,
         JoinError::NoAddress { .. }
         | JoinError::Unreachable { .. }
         | JoinError::Lost { .. }
@@ -185,7 +185,14 @@ fn not_joined(error: JoinError) -> Problem {
         JoinError::WrongRole { .. } | JoinError::WrongName { .. } => Code::Usage,
         JoinError::NameTaken { .. } | JoinError::HashTaken { .. } => Code::Exists,
     };
+    let error = match error {
+        JoinError::Here(error) => return broken(error),
+        other => other,
+    };
     let whole = error.to_string();
+    if let JoinError::WrongAnswer { .. } = error {
+        return Problem::new(code, whole).help("check that both nodes run the same version of starlane");
+    }
     // The last part of the words is what to do.
     match whole.rsplit_once("; ").or_else(|| whole.rsplit_once(": ")) {
         Some((detail, help)) => Problem::new(code, detail).help(help),

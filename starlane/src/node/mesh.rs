@@ -21,7 +21,8 @@ use starlane_core::{
     Resource, ResumeToken, Revision, Selector, Target,
 };
 
-use super::commands::{Commands, told};
+use super::commands::{Commands, not_found, told};
+use super::fresh::{find, latest};
 use super::genesis::mesh_point;
 use super::homes::Home;
 use super::ids::Ids;
@@ -53,16 +54,13 @@ impl NodeMesh {
     async fn fresh(&self, freshness: Freshness) -> Result<(), Problem> {
         match freshness {
             Freshness::Stale => Ok(()),
-            Freshness::Latest => self.registry.fresh().await.map_err(|error| {
-                let problem = Problem::from(error);
-                match problem.code {
-                    Code::Unreachable => {
-                        problem.help("`--stale-ok` (in the API `?stale=ok`) shows what this node knows")
-                    }
-                    _ => problem,
-                }
-            }),
+            Freshness::Latest => latest(&self.registry).await,
         }
+    }
+
+    /// The resource at a point, by what is known here or can be asked.
+    async fn find(&self, point: &Point) -> Result<Arc<Resource>, Problem> {
+        find(&self.registry, point).await.ok_or_else(|| not_found(&self.registry, point))
     }
 
     /// How the nodes are, as far as the leader can be asked now.
@@ -106,6 +104,8 @@ impl Mesh for NodeMesh {
     }
 
     async fn scatter(&self, agent: Agent, scatter: Scatter) -> Result<Gathering, Problem> {
+        // When the registry is out of reach, those are asked that are known here.
+        _ = self.registry.fresh().await;
         gather::scatter(&self.registry, &self.router, &self.reach.homes, &self.ids, &agent, scatter)
     }
 
@@ -193,7 +193,7 @@ impl Mesh for NodeMesh {
         tail: usize,
         follow: bool,
     ) -> Result<BoxStream<'static, LogLine>, Problem> {
-        let resource = self.commands.get(&point)?;
+        let resource = self.find(&point).await?;
         if !has_code(&resource) {
             return Err(
                 Problem::new(Code::Usage, format!("`{resource}` has no code, so it logs nothing")).at(&point)
@@ -229,6 +229,7 @@ impl Mesh for NodeMesh {
     }
 
     async fn content(&self, _agent: Agent, point: Point) -> Result<Content, Problem> {
+        latest(&self.registry).await?;
         let content = files::open(&self.registry, &point)?;
         Ok(Content {
             blob: content.blob,
@@ -275,8 +276,8 @@ impl Mesh for NodeMesh {
     async fn patch_node(&self, agent: Agent, name: NodeName, patch: NodePatch) -> Result<NodeInfo, Problem> {
         let point = mesh_point("nodes", name.as_str())?;
         let node = self
-            .commands
-            .get(&point)
+            .find(&point)
+            .await
             .map_err(|problem| problem.help("see which there are: `starlane node list`"))?;
         let NodePatch { labels, draining } = patch;
         let labels = labels.iter().map(|(key, value)| (key, value.as_deref()));
@@ -313,7 +314,7 @@ impl Mesh for NodeMesh {
     }
 
     async fn trace(&self, _agent: Agent, point: Point, timeout: Duration) -> Result<Route, Problem> {
-        let resource = self.commands.get(&point)?;
+        let resource = self.find(&point).await?;
         let (links, me) = (&self.reach.links, self.reach.homes.me());
         let node = match self.reach.homes.of(&resource) {
             _ if !has_code(&resource) => {

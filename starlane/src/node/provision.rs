@@ -15,6 +15,7 @@ use starlane_core::{
 
 use super::artifacts::Artifacts;
 use super::commands::{deleted, not_found};
+use super::fresh::find;
 use super::keeping::Keeping;
 use super::outside::durability;
 use super::router::has_code;
@@ -189,7 +190,7 @@ impl Provision {
         mut changes: Vec<PropertyChange>,
         expect: Option<Revision>,
     ) -> Result<Arc<Resource>, Problem> {
-        let before = self.registry.get(point).ok_or_else(|| not_found(&self.registry, point))?;
+        let before = find(&self.registry, point).await.ok_or_else(|| not_found(&self.registry, point))?;
         self.check(point, &before.kind, &changes).await?;
         if let Some(artifact) = changes.iter().find_map(|change| set_point(change, "config")) {
             let config = self.resolve(&artifact, point).await?;

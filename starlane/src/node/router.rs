@@ -191,11 +191,7 @@ impl Router {
 
     /// Brings a request from another node to its receiver, when it is not at hand.
     async fn receive(&self, message: Message) -> Outcome {
-        if self.resource(&message.header.to).is_err() {
-            // It may be newer than what is known here.
-            _ = self.registry.fresh().await;
-        }
-        let resource = match self.resource(&message.header.to) {
+        let resource = match self.find(&message.header.to).await {
             Ok(resource) => resource,
             Err(refusal) => return Outcome::Rejected(refusal),
         };
@@ -248,7 +244,7 @@ impl Router {
     /// When it surely does not arrive.
     pub(super) async fn send_home(&self, mut message: Message) -> Result<(), Refusal> {
         loop {
-            let resource = self.resource(&message.header.to)?;
+            let resource = self.find(&message.header.to).await?;
             match self.homes.of(&resource) {
                 Home::Here => return self.host.send(message),
                 Home::There(node) => return self.links.handle.send(node.id(), message),
@@ -289,7 +285,7 @@ impl Router {
     /// # Errors
     /// When nothing is there, or its bind cannot be read.
     pub(super) async fn has_own_code(&self, message: &Message) -> Result<bool, Refusal> {
-        let resource = self.resource(&message.header.to)?;
+        let resource = self.find(&message.header.to).await?;
         let bind = self.artifacts.bind_of(&resource).await?;
         Ok(has_code(&resource) && !bind.is_some_and(|bind| bind.has_rules_for(family(message))))
     }
@@ -298,7 +294,7 @@ impl Router {
         let Message { header, payload: Payload::Request(request) } = message else {
             return Outcome::Rejected(Refusal::new(Code::Usage, "only a request can be answered"));
         };
-        let resource = match self.resource(&header.to) {
+        let resource = match self.find(&header.to).await {
             Ok(resource) => resource,
             Err(refusal) => return Outcome::Rejected(refusal),
         };
@@ -421,6 +417,17 @@ impl Router {
                 Outcome::Ok(Reply { status: 200, headers, body: Body::Blob(content.blob) })
             }
             Err(error) => Outcome::Rejected(refusal(error)),
+        }
+    }
+
+    /// The resource at a point; one that is not known here is asked for once, since it may be new.
+    async fn find(&self, point: &Point) -> Result<Arc<Resource>, Refusal> {
+        match self.resource(point) {
+            Ok(resource) => Ok(resource),
+            Err(refusal) => match self.registry.fresh().await {
+                Ok(()) => self.resource(point),
+                Err(_) => Err(refusal),
+            },
         }
     }
 
