@@ -77,6 +77,8 @@ pub struct Activation {
     /// Under which assignment this node acts for the point. Under another it begins with the state that is loaded then,
     /// since somebody else may have acted for it in between.
     pub epoch: Epoch,
+    /// The first epoch of the resource at the point: what acted under an earlier one was another resource's.
+    pub since: Epoch,
     /// Where its state is kept.
     pub durability: Durability,
     /// The variables of its config, a JSON object.

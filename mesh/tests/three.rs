@@ -47,7 +47,7 @@ impl Local for Echo {
         std::future::ready(Outcome::Ok(Reply::new(
             200,
             "text/plain",
-            format!("{name} heard {}", request.path),
+            format!("{name} heard {} in the trace {:x}", request.path, message.header.trace.trace_id),
         )))
         .boxed()
     }
@@ -249,7 +249,7 @@ async fn nodes_join_find_each_other_and_throw_one_out() {
         Outcome::Ok(reply) => reply,
         other => panic!("no answer: {other:?}"),
     };
-    assert_eq!(reply.body, Body::Bytes("desktop-1 heard /over/two/hops".into()));
+    assert_eq!(reply.body, Body::Bytes("desktop-1 heard /over/two/hops in the trace 1".into()));
     let asked = edge.links.call(there, NAME_SERVICE, Bytes::new(), PATIENCE).await.unwrap();
     assert_eq!(asked, format!("desktop-1 was asked by {}", edge.identity.me().name.id()));
     let way: Vec<_> = edge.links.trace(there, PATIENCE).await.unwrap().iter().map(|hop| hop.node).collect();

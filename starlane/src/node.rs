@@ -212,10 +212,11 @@ impl Node {
                 let tokens = RegistryTokens::new(registry.clone(), by.clone(), authority.pin());
                 let addresses = address.clone().into_iter().collect();
                 let members = Members::new(registry.clone(), by.clone(), name.clone(), addresses);
+                let deciding = members.deciding();
                 let desk = Enrolment::new(identity.clone(), authority.clone(), tokens.clone(), members);
                 let desk = ::mesh::join::Service::new(DeskConfig::default(), identity.clone(), desk);
                 tokio::spawn(heart::renew_own(identity.clone(), authority.clone()));
-                Some(Own { registry, tokens, desk })
+                Some(Own { registry, tokens, desk, deciding })
             }
             None => None,
         };
@@ -252,7 +253,17 @@ impl Node {
             labels(&config)?.iter().map(|(key, value)| (key, Some(value.as_str()))),
         )?);
         changes.extend(members::started(address.as_deref(), env!("CARGO_PKG_VERSION")));
-        members::write(&registry, &by, node.clone(), changes, Status::ready()).await?;
+        let mut attempt = 0;
+        while let Err(error) =
+            members::write(&registry, &by, node.clone(), changes.clone(), Status::ready()).await
+        {
+            if own.is_some() {
+                return Err(error.into());
+            }
+            tracing::warn!(node = %links.registry, "waits until the registry takes this node: {error}");
+            tokio::time::sleep(heart::wait_before(attempt)).await;
+            attempt += 1;
+        }
 
         let mesh_states = match &own {
             Some(_) => MeshStates::Here(states.clone()),
@@ -283,13 +294,14 @@ impl Node {
         tokio::spawn(outside::write_statuses(surroundings.clone(), by.clone(), statuses));
 
         let leader = match own {
-            Some(Own { tokens, desk, .. }) => {
+            Some(Own { tokens, desk, deciding, .. }) => {
                 let parts = leader::Parts {
                     registry: registry.clone(),
                     by: by.clone(),
                     identity: identity.clone(),
                     tokens,
                     address: address.clone(),
+                    deciding,
                 };
                 let (leader, inbox) = Leader::new(parts);
                 arrivals.set_services(Services {
@@ -418,6 +430,7 @@ struct Own {
     registry: Registry,
     tokens: RegistryTokens,
     desk: links::RegistryDesk,
+    deciding: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The registry of another node, when it is in reach.

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         name => match of_a_mesh(name) {
             Some(report) => {
                 println!("{report}");
-                report.kept()
+                report.kept() && report.in_time()
             }
             None => return usage(),
         },

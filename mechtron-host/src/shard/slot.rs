@@ -99,13 +99,14 @@ impl Slot {
         goes_back: bool,
         host_limits: &Arc<Limits>,
     ) {
-        let epoch = activation.epoch;
+        let (epoch, since) = (activation.epoch, activation.since);
         self.limits = effective(activation.limits.as_ref(), host_limits);
         let before = self.activation.replace(activation);
         // Somebody else may have acted for it in between.
-        if before.as_ref().is_some_and(|before| before.epoch != epoch) {
+        if let Some(before) = before.as_ref().filter(|before| before.epoch != epoch) {
             self.state_known = false;
-            if self.is_durable() {
+            // Even what is in memory is not the state of another resource at the same point.
+            if self.is_durable() || before.epoch < since {
                 self.state = None;
             }
         }

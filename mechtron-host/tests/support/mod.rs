@@ -221,6 +221,7 @@ impl World {
             module: Arc::clone(module),
             name: String::new(),
             epoch: Epoch(1),
+            since: Epoch::default(),
             durability,
             config: "{}".into(),
             reentrant: None,

@@ -107,8 +107,8 @@ impl Homes {
     }
 
     /// All that this node let go of.
-    pub(super) fn all_held(&self) -> Vec<Point> {
-        self.0.state.lock().held.keys().cloned().collect()
+    pub(super) fn all_held(&self) -> Vec<(Point, Epoch)> {
+        self.0.state.lock().held.iter().map(|(point, held)| (point.clone(), held.epoch)).collect()
     }
 
     /// A resource is as it is by now, or gone: what waited for that goes on.
@@ -253,7 +253,7 @@ mod tests {
         homes.changed(&point, Some(&mechtron(&["edge"], 5, true)));
         let held = homes.held(&point, Epoch(5)).unwrap();
         assert_eq!(held, Held { epoch: Epoch(5), state: Some("state".into()) });
-        assert_eq!(homes.all_held(), [point.clone()]);
+        assert_eq!(homes.all_held(), [(point.clone(), Epoch(5))]);
         homes.changed(&point, Some(&mechtron(&["edge"], 6, true)));
         assert_eq!(homes.of(&mechtron(&["edge"], 6, true)), Home::Here);
         assert!(homes.held(&point, Epoch(5)).is_none());

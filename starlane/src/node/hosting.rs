@@ -25,6 +25,7 @@ use super::keeping::Keeping;
 use super::mesh::activation_json;
 use super::outside::durability;
 use super::provision::Provision;
+use super::router::has_code;
 use super::services::{self, HostAsk, Logged};
 
 /// How many others follow logs of this node; the next is refused as busy.
@@ -98,6 +99,11 @@ impl Hosting {
     ) -> Result<Option<Bytes>, Problem> {
         let Inner { host, homes, registry, keeping, .. } = &*self.0;
         let resource = find(registry, point).await.ok_or_else(|| not_found(registry, point))?;
+        let resource = match epoch_of(&resource) < epoch {
+            // Whoever asks knows of a later assignment than this node.
+            true => newest(registry, point).await?,
+            false => resource,
+        };
         if epoch_of(&resource) > epoch {
             let detail = format!("`{point}` was assigned anew, under the epoch {}", epoch_of(&resource).0);
             return Err(Problem::new(Code::EpochStale, detail).at(point));
@@ -105,14 +111,16 @@ impl Hosting {
         // Before the host is asked, so that no message finds it there any more.
         homes.let_go(point, epoch, None);
         let released = host.release(point, within).await.map_err(Problem::from)?;
-        // Only of one that wants it in memory, and once.
-        homes.let_go(point, epoch, released.state);
+        // Only of one that wants it in memory, and once. It may have been assigned anew meanwhile.
+        if registry.get(point).is_some_and(|now| epoch_of(&now) <= epoch) {
+            homes.let_go(point, epoch, released.state);
+        }
         drop(released.waiting);
         let durability = durability(point, resource.property("durability"))?;
         if let Some(held) = homes.held(point, epoch).and_then(|held| held.state) {
             return Ok(Some(held));
         }
-        Ok(keeping.give(&resource, epoch, durability)?)
+        Ok(keeping.give(&resource, durability)?)
     }
 
     /// Takes the state of a mechtron over that will live here.
@@ -123,7 +131,12 @@ impl Hosting {
         state: Option<Bytes>,
     ) -> Result<(), Problem> {
         let Inner { registry, keeping, .. } = &*self.0;
-        let resource = find(registry, point).await.ok_or_else(|| not_found(registry, point))?;
+        let known = find(registry, point).await.ok_or_else(|| not_found(registry, point))?;
+        // The epoch is one more than the revision that was decided on.
+        let resource = match known.modified.0.saturating_add(1) < epoch.0 {
+            true => newest(registry, point).await?,
+            false => known,
+        };
         let durability = durability(point, resource.property("durability"))?;
         Ok(keeping.adopt(point, epoch, durability, state).await?)
     }
@@ -203,15 +216,22 @@ impl Hosting {
         let Inner { host, homes, registry, keeping, .. } = &*self.0;
         let point = &last.point;
         homes.changed(point, None);
-        // Another may stand there by now.
-        if registry.get(point).is_some() {
-            return;
+        match registry.get(point) {
+            // Another stands there by now: it is told apart by its epoch.
+            Some(now) if has_code(&now) => return host.swap(point),
+            Some(_) => return host.remove(point),
+            None => host.remove(point),
         }
-        host.remove(point);
         if let Err(error) = keeping.forget(point).await {
             tracing::warn!(%point, "the state of a mechtron that is gone stays: {error}");
         }
     }
+}
+
+/// The resource at a point as the registry has it now.
+async fn newest(registry: &Registry, point: &Point) -> Result<Arc<Resource>, Problem> {
+    registry.fresh().await?;
+    registry.get(point).ok_or_else(|| not_found(registry, point))
 }
 
 fn plain<T: Serialize>(result: Result<T, Problem>) -> Result<(T, Bytes), Problem> {

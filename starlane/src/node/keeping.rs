@@ -18,7 +18,7 @@ struct Inner {
     node: StateStore,
     /// Those that survive the loss of this node.
     mesh: MeshStates,
-    /// Those that another node handed over, which only the host keeps from then on.
+    /// Those that another node handed over, as they were then; the host has what became of them.
     handed: Mutex<HashMap<Point, (Epoch, Bytes)>>,
 }
 
@@ -42,7 +42,7 @@ impl Keeping {
         let lives = |of: Epoch| (resource.created.0..=epoch.0).contains(&of.0);
         Ok(match durability {
             Durability::Memory => {
-                let handed = self.0.handed.lock().remove(point);
+                let handed = self.0.handed.lock().get(point).cloned();
                 handed.filter(|(of, _)| lives(*of)).map(|(_, state)| state)
             }
             Durability::Node => self.0.node.get(point)?.filter(|(of, _)| lives(*of)).map(|(_, state)| state),
@@ -74,21 +74,18 @@ impl Keeping {
         }
     }
 
-    /// The state that this node kept of a mechtron which it let go of; `None` for what others can reach without it.
+    /// The state that this node kept of a mechtron which it let go of, under whatever epoch: it may have been given it for
+    /// an assignment that was never written. `None` for what others can reach without it.
     ///
     /// # Errors
     /// Only the file's.
-    pub(super) fn give(
-        &self,
-        resource: &Resource,
-        epoch: Epoch,
-        durability: Durability,
-    ) -> Result<Option<Bytes>, Error> {
-        if durability != Durability::Node {
-            return Ok(None);
-        }
-        let lives = |of: Epoch| (resource.created.0..=epoch.0).contains(&of.0);
-        Ok(self.0.node.get(&resource.point)?.filter(|(of, _)| lives(*of)).map(|(_, state)| state))
+    pub(super) fn give(&self, resource: &Resource, durability: Durability) -> Result<Option<Bytes>, Error> {
+        let kept = match durability {
+            Durability::Memory => self.0.handed.lock().get(&resource.point).cloned(),
+            Durability::Node => self.0.node.get(&resource.point)?,
+            Durability::Mesh => None,
+        };
+        Ok(kept.filter(|(of, _)| of.0 >= resource.created.0).map(|(_, state)| state))
     }
 
     /// Takes the state of a mechtron over that will live here, in place of any that is here.
@@ -169,6 +166,8 @@ mod tests {
             keeping.adopt(&point, Epoch(7), durability, None).await.unwrap();
             assert_eq!(keeping.load(&cart(3), Epoch(7), durability).await.unwrap(), None, "{durability:?}");
             keeping.adopt(&point, Epoch(8), durability, Some("eight".into())).await.unwrap();
+            let given = keeping.give(&cart(3), durability).unwrap();
+            assert_eq!(given, Some("eight".into()), "it never ran here: {durability:?}");
             let other = keeping.load(&cart(9), Epoch(9), durability).await.unwrap();
             assert_eq!(other, None, "another resource stands there: {durability:?}");
         }

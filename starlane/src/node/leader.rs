@@ -18,7 +18,7 @@ use starlane_core::{
     Agent, Assignment, Base, Code, Epoch, Generation, Kind, NodeName, Point, Problem, PropertyChange,
     Refusal, Resource, Status, Value,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::follow::{Follow, News};
 use super::genesis::mesh_point;
@@ -46,6 +46,8 @@ struct Office {
     tokens: RegistryTokens,
     /// Where nodes join.
     address: Option<String>,
+    /// Held by whoever decides about one member; shared with the desk.
+    deciding: Arc<Mutex<()>>,
 }
 
 /// What the leader is made from.
@@ -55,6 +57,8 @@ pub(super) struct Parts {
     pub(super) identity: mesh::Identity,
     pub(super) tokens: RegistryTokens,
     pub(super) address: Option<String>,
+    /// Held by whoever decides about one member.
+    pub(super) deciding: Arc<Mutex<()>>,
 }
 
 /// What is told to the loop.
@@ -76,8 +80,11 @@ impl Leader {
     /// The leader, and what it is told, for [`Leader::lead`].
     pub(super) fn new(parts: Parts) -> (Self, Inbox) {
         let (sender, told) = mpsc::channel(TOLD_MAX);
-        let Parts { registry, by, identity, tokens, address } = parts;
-        (Self(Arc::new(Office { told: sender, registry, by, identity, tokens, address })), Inbox(told))
+        let Parts { registry, by, identity, tokens, address, deciding } = parts;
+        (
+            Self(Arc::new(Office { told: sender, registry, by, identity, tokens, address, deciding })),
+            Inbox(told),
+        )
     }
 
     /// Answers another node.
@@ -151,7 +158,9 @@ impl Leader {
 
     /// Shuts a node out, in all of its lives so far.
     pub(super) async fn revoke(&self, agent: &Agent, name: &NodeName) -> Result<(), Problem> {
-        let Office { registry, by, identity, .. } = &*self.0;
+        let Office { registry, by, identity, deciding, .. } = &*self.0;
+        // Nobody is admitted, and no later life of the node is written down, meanwhile.
+        let _one = deciding.lock().await;
         let point = mesh_point("nodes", name.as_str())?;
         let node = registry.get(&point).ok_or_else(|| {
             Problem::new(Code::NotFound, format!("no node is called `{name}`"))
@@ -356,8 +365,12 @@ impl Term {
         let room = Room { live: load.live, queue: load.queue, ..Room::default() };
         if self.placement.handle_heard(name, generation, room, now) {
             self.heard.insert(name.clone(), (now, load));
-            for point in held {
-                self.placement.handle_held(name, &point, now);
+            for (point, epoch) in held {
+                // It may have been assigned anew since the node said so.
+                let current = self.office.registry.get(&point);
+                if current.is_some_and(|resource| epoch_of(&resource) <= epoch) {
+                    self.placement.handle_held(name, &point, now);
+                }
             }
         }
     }
@@ -398,7 +411,11 @@ impl Term {
         let lives =
             self.office.registry.get(&point).and_then(|resource| views::lives_on(&resource, &self.me));
         match self.placement.move_to(&point, &to, now) {
-            Ok(()) => self.moves.entry((point, to)).or_default().push((lives, reply)),
+            Ok(()) => {
+                let waiting = self.moves.entry((point, to)).or_default();
+                waiting.retain(|(_, reply)| !reply.is_closed());
+                waiting.push((lives, reply));
+            }
             // Who asked may have left.
             Err(error) => drop(reply.send(Err(not_moved(&error, &point, &to)))),
         }

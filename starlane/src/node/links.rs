@@ -263,7 +263,12 @@ impl Arrivals {
         call: Call,
     ) -> Result<BoxFuture<'static, Result<Bytes, Refusal>>, Refusal> {
         if call.service == HOST {
-            return Ok(self.receivers()?.hosting.answer(asked::<HostAsk>(call.body)?));
+            let ask = asked::<HostAsk>(call.body)?;
+            let moves = matches!(ask.0, HostAsk::Release { .. } | HostAsk::Adopt { .. });
+            if moves && self.links.get().is_none_or(|links| links.registry != name) {
+                return Err(Refusal::new(Code::Forbidden, "only the leader moves mechtrons"));
+            }
+            return Ok(self.receivers()?.hosting.answer(ask));
         }
         let services = self.services.read().clone().ok_or_else(|| {
             Refusal::new(Code::Unsupported, "this node does not keep the registry, or is starting")

@@ -1,6 +1,7 @@
 //! The members of a mesh as the registry has them: a resource `mesh:nodes:NAME` for each, and who may become one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mesh::identity::Fingerprint;
 use mesh::join::{Admission, Admitted, Applicant, Contact, Denied};
@@ -151,21 +152,25 @@ pub(super) struct Members {
     /// Where those who join go from here; the registry's node first.
     contact: NodeName,
     addresses: Vec<String>,
-    /// Decides about one node at a time.
-    deciding: tokio::sync::Mutex<()>,
+    /// Held by whoever decides about one member.
+    deciding: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Members {
     /// `addresses` are those where the registry's node can be dialled.
     pub(super) fn new(registry: Registry, by: Agent, contact: NodeName, addresses: Vec<String>) -> Self {
-        Self { registry, by, contact, addresses, deciding: tokio::sync::Mutex::new(()) }
+        Self { registry, by, contact, addresses, deciding: Arc::default() }
+    }
+
+    /// Held by whoever decides about one member.
+    pub(super) fn deciding(&self) -> Arc<tokio::sync::Mutex<()>> {
+        self.deciding.clone()
     }
 
     fn all(&self) -> Result<Vec<(NodeName, Record)>, Denied> {
         let nodes = NODES.parse().map_err(|_| Denied::OutOfReach)?;
         let nodes = self.registry.select(&nodes, usize::MAX, None).map_err(|_| Denied::OutOfReach)?;
-        let named =
-            |node: &std::sync::Arc<Resource>| Some((NodeName::of_point(&node.point)?, Record::of(node)));
+        let named = |node: &Arc<Resource>| Some((NodeName::of_point(&node.point)?, Record::of(node)));
         Ok(nodes.resources.iter().filter_map(named).collect())
     }
 

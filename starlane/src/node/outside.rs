@@ -133,7 +133,7 @@ impl Outside for NodeOutside {
         Box::pin(async move {
             let parts = node.parts()?;
             let resource = node.resource(&point)?;
-            if node.homes.of(&resource) != Home::Here {
+            if node.homes.of(&resource) != Home::Here || !super::router::has_code(&resource) {
                 return Ok(Runs::Elsewhere);
             }
             activation(parts, &resource).await.map(Runs::Here).map_err(super::router::refusal)
@@ -266,6 +266,7 @@ async fn activation(parts: &Parts, resource: &Resource) -> Result<Activation, Pr
         module,
         name,
         epoch: epoch_of(resource),
+        since: Epoch(resource.created.0),
         durability: durability(point, resource.property("durability"))?,
         config: config(parts, resource).await?,
         reentrant: None,

@@ -256,6 +256,11 @@ impl Provision {
     pub(super) async fn delete(&self, by: &Agent, delete: Delete) -> Result<Vec<Deleted>, Problem> {
         let removed = self.registry.delete(by, delete).await?;
         for (point, _) in &removed {
+            // Another may stand there by now: it is told apart by its epoch.
+            if self.registry.get(point).is_some() {
+                self.host.swap(point);
+                continue;
+            }
             // Code may have run at any of them.
             self.host.remove(point);
             self.keeping.forget(point).await?;

@@ -22,6 +22,8 @@ use super::links::Links;
 
 /// The longest content that a check of a bind looks into.
 const CHECKED_BYTES_MAX: u64 = 1024 * 1024;
+/// How long the host may take to hear where a mechtron lives.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How often it is looked whether all that was handed on is answered.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The longest content that is handed to a mechtron, as a request or as an answer.
@@ -147,25 +149,31 @@ impl Router {
         };
         message.header.hops_left = hops_left;
         let begun = Instant::now();
-        // Who lives where is known better by the registry than here.
-        let waits = self.homes.wait(&message.header.to, message.header.remaining);
-        let known = async {
-            // When the registry is out of reach, what is known here has to do.
-            _ = self.registry.fresh().await;
-            match self.registry.get(&message.header.to) {
-                Some(now) if now.modified == resource.modified => waits.await,
-                _ => Ok(()),
-            }
-        };
-        let known = tokio::time::timeout(message.header.remaining, known).await;
-        if let Err(refusal) = known.unwrap_or_else(|_| Err(moves(&message.header.to))) {
-            return Outcome::Rejected(refusal);
+        let known = self.look_again(&message.header.to, &resource, message.header.remaining);
+        if tokio::time::timeout(message.header.remaining, known).await.is_err() {
+            return Outcome::Rejected(moves(&message.header.to));
         }
         message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
         match self.resource(&message.header.to) {
             Ok(resource) => Box::pin(self.at_home(message, resource)).await,
             Err(refusal) => Outcome::Rejected(refusal),
         }
+    }
+
+    /// Learns where a mechtron lives that was not where it seemed to live. Tells whether the registry said so.
+    async fn look_again(&self, point: &Point, seemed: &Resource, remaining: Duration) -> bool {
+        let waits = self.homes.wait(point, remaining);
+        // Who lives where is known better by the registry than here; when it is out of reach, what is here has to do.
+        let is_fresh = self.registry.fresh().await.is_ok();
+        if let Some(now) = self.registry.get(point)
+            && now.modified == seemed.modified
+            && self.homes.of(&now) == Home::Here
+        {
+            // The host may not have been told yet. It takes this in its turn, before what comes after it.
+            self.host.swap(point);
+            _ = tokio::time::timeout(LOOK_AGAIN, waits).await;
+        }
+        is_fresh
     }
 
     /// Asks the code of a resource where it lives, when it lives somewhere.
@@ -190,11 +198,27 @@ impl Router {
     }
 
     /// Brings a request from another node to its receiver, when it is not at hand.
-    async fn receive(&self, message: Message) -> Outcome {
-        let resource = match self.find(&message.header.to).await {
+    async fn receive(&self, mut message: Message) -> Outcome {
+        let begun = Instant::now();
+        let to = message.header.to.clone();
+        let is_here = |resource: &Resource| !has_code(resource) || self.homes.of(resource) == Home::Here;
+        let mut is_fresh = false;
+        if self.registry.get(&to).is_none_or(|resource| !is_here(&resource)) {
+            // Whoever sent it or this node is behind.
+            is_fresh = self.registry.fresh().await.is_ok();
+        }
+        let resource = match self.resource(&to) {
             Ok(resource) => resource,
             Err(refusal) => return Outcome::Rejected(refusal),
         };
+        if has_code(&resource) && matches!(self.homes.of(&resource), Home::There(_)) {
+            // Between two nodes that both cannot ask, it would go to and fro.
+            match message.header.hops_left.checked_sub(1).filter(|_| is_fresh) {
+                Some(hops_left) => message.header.hops_left = hops_left,
+                None => return Outcome::Rejected(moves(&to)),
+            }
+        }
+        message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
         match message {
             Message { header, payload: Payload::Request(request) } => {
                 self.own(header, request, &resource).await
@@ -233,6 +257,11 @@ impl Router {
         }
     }
 
+    /// Whether the code of a point lives here.
+    pub(super) fn is_home_of(&self, point: &Point) -> bool {
+        self.registry.get(point).is_some_and(|resource| self.homes.of(&resource) == Home::Here)
+    }
+
     /// Whether the code of a point lives somewhere, so that [`Router::send_home`] does not wait.
     pub(super) fn knows_home(&self, point: &Point) -> bool {
         self.registry.get(point).is_some_and(|resource| self.homes.of(&resource) != Home::Nowhere)
@@ -267,16 +296,15 @@ impl Router {
     pub(super) async fn send_elsewhere(&self, mut message: Message) -> Result<(), Refusal> {
         let hops_left = message.header.hops_left.checked_sub(1);
         message.header.hops_left = hops_left.ok_or_else(|| moves(&message.header.to))?;
-        let resource = self.resource(&message.header.to)?;
-        if self.homes.of(&resource) == Home::Here {
-            let begun = Instant::now();
-            let waits = self.homes.wait(&message.header.to, message.header.remaining);
-            _ = self.registry.fresh().await;
-            if self.registry.get(&message.header.to).is_some_and(|now| now.modified == resource.modified) {
-                waits.await?;
-            }
-            message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
+        let (begun, to) = (Instant::now(), message.header.to.clone());
+        let seemed = self.find(&to).await?;
+        let is_fresh = self.look_again(&to, &seemed, message.header.remaining).await;
+        let now = self.resource(&to)?;
+        if !is_fresh && matches!(self.homes.of(&now), Home::There(_)) {
+            // Between two nodes that both cannot ask, it would go to and fro.
+            return Err(moves(&to));
         }
+        message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
         self.send_home(message).await
     }
 
@@ -291,14 +319,17 @@ impl Router {
     }
 
     async fn route(&self, message: Message) -> Outcome {
-        let Message { header, payload: Payload::Request(request) } = message else {
+        let begun = Instant::now();
+        let Message { mut header, payload: Payload::Request(request) } = message else {
             return Outcome::Rejected(Refusal::new(Code::Usage, "only a request can be answered"));
         };
         let resource = match self.find(&header.to).await {
             Ok(resource) => resource,
             Err(refusal) => return Outcome::Rejected(refusal),
         };
-        match self.artifacts.bind_of(&resource).await {
+        let bind = self.artifacts.bind_of(&resource).await;
+        header.remaining = header.remaining.saturating_sub(begun.elapsed());
+        match bind {
             Err(refusal) => Outcome::Rejected(refusal),
             // A bind that says nothing of messages leaves them to the resource's own code.
             Ok(Some(bind))
@@ -354,12 +385,14 @@ impl Router {
     }
 
     /// Asks the resource's own code, or answers its content.
-    async fn own(&self, header: Header, mut request: Request, resource: &Arc<Resource>) -> Outcome {
+    async fn own(&self, mut header: Header, mut request: Request, resource: &Arc<Resource>) -> Outcome {
         if has_code(resource) {
+            let begun = Instant::now();
             request.body = match self.at_hand(request.body).await {
                 Ok(body) => body,
                 Err(refusal) => return Outcome::Rejected(refusal),
             };
+            header.remaining = header.remaining.saturating_sub(begun.elapsed());
             let message = Message { header, payload: Payload::Request(request) };
             return self.at_home(message, resource.clone()).await;
         }

@@ -58,8 +58,8 @@ pub(super) struct Load {
 pub(super) struct Heard {
     pub(super) generation: Generation,
     pub(super) load: Load,
-    /// The mechtrons that it let go of and was not assigned anew.
-    pub(super) held: Vec<Point>,
+    /// The mechtrons that it let go of and was not assigned anew, each with the epoch under which it did.
+    pub(super) held: Vec<(Point, Epoch)>,
 }
 
 /// Where a mechtron lives now.

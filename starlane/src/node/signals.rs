@@ -89,7 +89,7 @@ struct Lane {
 }
 
 struct Waiting {
-    signals: mpsc::Sender<Message>,
+    signals: mpsc::Sender<Signal>,
     ended: JoinHandle<()>,
 }
 
@@ -130,11 +130,17 @@ impl Lane {
     /// Brings a signal to code, or lets it wait behind those before it until its receiver is placed.
     async fn straight(&mut self, message: Message, comes: Comes) -> Result<(), Refusal> {
         let to = message.header.to.clone();
-        let message = match self.behind(&to, message).await? {
+        let message = match self.behind(&to, Signal { message, comes }).await? {
             None => return Ok(()),
-            Some(message) => message,
+            Some(signal) => signal.message,
         };
-        if comes != Comes::Host && self.router.knows_home(&to) {
+        let at_once = match comes {
+            Comes::Here => self.router.knows_home(&to),
+            // What another node took for this node's and is not, goes on with one hop less.
+            Comes::Links => self.router.is_home_of(&to),
+            Comes::Host => false,
+        };
+        if at_once {
             return self.router.send_home(message).await;
         }
         let room = self.asked.clone().try_acquire_owned();
@@ -142,40 +148,41 @@ impl Lane {
         let (signals, more) = mpsc::channel(WAITING_MAX);
         let router = self.router.clone();
         let ended = tokio::spawn(async move {
-            wait(&router, message, comes, more).await;
+            wait(&router, Signal { message, comes }, more).await;
             drop(room);
         });
+        self.waiting.retain(|_, waiting| !waiting.ended.is_finished());
         self.waiting.insert(to, Waiting { signals, ended });
         Ok(())
     }
 
     /// Puts a signal behind others that wait; gives it back when none do.
-    async fn behind(&mut self, to: &Point, message: Message) -> Result<Option<Message>, Refusal> {
-        let Some(waiting) = self.waiting.get(to) else { return Ok(Some(message)) };
-        match waiting.signals.try_send(message) {
+    async fn behind(&mut self, to: &Point, signal: Signal) -> Result<Option<Signal>, Refusal> {
+        let Some(waiting) = self.waiting.get(to) else { return Ok(Some(signal)) };
+        match waiting.signals.try_send(signal) {
             Ok(()) => Ok(None),
             Err(TrySendError::Full(_)) => {
                 Err(Refusal::new(Code::Busy, "too many signals wait until their receiver is placed"))
             }
-            Err(TrySendError::Closed(message)) => {
+            Err(TrySendError::Closed(signal)) => {
                 if let Some(waiting) = self.waiting.remove(to) {
                     // It sends its last; when it panics, it sends no more.
                     _ = waiting.ended.await;
                 }
-                Ok(Some(message))
+                Ok(Some(signal))
             }
         }
     }
 }
 
 /// Brings signals of one receiver to it, one after the other, until none is left.
-async fn wait(router: &Router, first: Message, comes: Comes, mut more: mpsc::Receiver<Message>) {
-    let mut next = Some((first, comes));
-    while let Some((message, comes)) = next {
+async fn wait(router: &Router, first: Signal, mut more: mpsc::Receiver<Signal>) {
+    let mut next = Some(first);
+    while let Some(Signal { message, comes }) = next {
         let (from, to) = (message.header.from.clone(), message.header.to.clone());
         let sent = match comes {
-            Comes::Host => router.send_elsewhere(message).await,
-            Comes::Here | Comes::Links => router.send_home(message).await,
+            Comes::Links | Comes::Host => router.send_elsewhere(message).await,
+            Comes::Here => router.send_home(message).await,
         };
         if let Err(refusal) = sent {
             lost(&from, &to, &refusal);
@@ -183,7 +190,7 @@ async fn wait(router: &Router, first: Message, comes: Comes, mut more: mpsc::Rec
         if more.is_empty() {
             more.close();
         }
-        next = more.recv().await.map(|message| (message, Comes::Links));
+        next = more.recv().await;
     }
 }
 

@@ -54,8 +54,7 @@ pub fn mechtrons_of_killed_nodes(kills: u32) -> Report {
     report.at_least("mechtrons_moved", moved, kills as usize);
     report.none("still_placed_on_the_dead", stayed);
     report.none("epochs_not_newer", old_epochs);
-    report.figure("slowest", slowest);
-    report.figure("within_10_s", slowest <= PROMISED);
+    report.within("slowest", slowest, PROMISED);
     report
 }
 

@@ -1,6 +1,7 @@
 //! What a run has to say: figures, and in which way a promise was broken.
 
 use std::fmt;
+use std::time::Duration;
 
 /// What a run saw. Prints as one line.
 #[derive(Debug)]
@@ -8,12 +9,13 @@ pub struct Report {
     promise: &'static str,
     figures: Vec<(&'static str, String)>,
     broken: Vec<String>,
+    late: Vec<String>,
 }
 
 impl Report {
     /// A report of a promise, such as `P08`.
     pub fn of(promise: &'static str) -> Self {
-        Self { promise, figures: Vec::new(), broken: Vec::new() }
+        Self { promise, figures: Vec::new(), broken: Vec::new(), late: Vec::new() }
     }
 
     /// A figure to publish.
@@ -37,6 +39,19 @@ impl Report {
         }
     }
 
+    /// A time that is promised. A test does not judge it, since its machine may be busy; a full run does.
+    pub fn within(&mut self, name: &'static str, took: Duration, promised: Duration) {
+        self.figure(name, took);
+        if took > promised {
+            self.late.push(format!("{name} is more than {promised:?}"));
+        }
+    }
+
+    /// Whether everything took as long as it may.
+    pub fn in_time(&self) -> bool {
+        self.late.is_empty()
+    }
+
     /// Whether the promise was kept, and the run did its work.
     pub fn kept(&self) -> bool {
         self.broken.is_empty()
@@ -47,6 +62,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.promise)?;
         self.figures.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))?;
+        for late in &self.late {
+            write!(f, " LATE: {late}")?;
+        }
         match self.broken.is_empty() {
             true => f.write_str(" kept"),
             false => write!(f, " BROKEN: {}", self.broken.join("; ")),

@@ -80,8 +80,7 @@ pub fn a_revoked_node(returns: usize) -> Report {
     let mut report = Report::of("P07");
     report.at_least("answers_before", before.into_inner(), 200);
     report.at_least("answers_of_others_after", others.into_inner(), 50);
-    report.figure("closed_after", closed);
-    report.figure("within_5_s", closed <= PROMISED);
+    report.within("closed_after", closed, PROMISED);
     report.figure("returns", returns);
     report.none("came_back", came_back);
     report

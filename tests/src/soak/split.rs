@@ -73,9 +73,8 @@ pub fn partitions(lab: Lab, splits: Splits) -> Report {
     report.figure("restarts_of_all", splits.restarts);
     report.at_least("packets_cut", mesh.lab().dropped() as usize, splits.two_way);
     report.at_least("worked_on_the_registrys_side", inside, splits.two_way);
-    report.figure("agreed_after_a_split", slowest[0]);
-    report.figure("agreed_after_a_start", slowest[1]);
-    report.figure("as_promised", slowest[0] <= PROMISED[0] && slowest[1] <= PROMISED[1]);
+    report.within("agreed_after_a_split", slowest[0], PROMISED[0]);
+    report.within("agreed_after_a_start", slowest[1], PROMISED[1]);
     report
 }
 

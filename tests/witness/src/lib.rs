@@ -34,6 +34,13 @@ pub struct Burst {
     pub count: u32,
 }
 
+/// Asks the first of some witnesses to go on with the others, and waits for the answer of the last.
+#[derive(Message)]
+pub struct Relay {
+    /// Their points; the last one answers what it noted.
+    pub through: Vec<String>,
+}
+
 /// Asks for what was noted.
 #[derive(Message)]
 pub struct GetRecord;
@@ -84,6 +91,15 @@ impl Witness {
             cx.cast(&m.to, &Note { number })?;
         }
         Ok(())
+    }
+
+    /// Asks others in a row.
+    #[call]
+    async fn relay(&mut self, cx: &mut Cx, m: Relay) -> Result<Record> {
+        match m.through.split_first() {
+            None => Ok(self.now()),
+            Some((next, rest)) => cx.call(next, &Relay { through: rest.to_vec() }).await,
+        }
     }
 
     /// What was noted.
