@@ -526,3 +526,18 @@ async fn the_load_of_a_host_counts_what_waits_and_what_is_handled() {
     queue(0).await;
     assert_eq!(world.host.stats().live, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_memory_is_not_the_next_resources() {
+    let world = world();
+    let module = probe(&world, "shop:a", Durability::Memory).await;
+    assert_eq!(world.number("shop:a", "i").await, 1);
+    renew(&world, "shop:a", &module, Durability::Memory, 2).await;
+    assert_eq!(world.number("shop:a", "i").await, 2, "the same resource keeps what is in memory");
+    world.place_with("shop:a", &module, Durability::Memory, |activation| {
+        (activation.epoch, activation.since) = (Epoch(9), Epoch(9));
+    });
+    world.host.swap(&point("shop:a"));
+    while state(&world, "shop:a").await == Some(State::Live) {}
+    assert_eq!(world.number("shop:a", "i").await, 1, "another resource begins anew");
+}
