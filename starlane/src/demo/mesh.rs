@@ -21,6 +21,7 @@ pub(super) fn three_nodes(story: &mut Story) -> Result<(), Broken> {
     story.check("the edge node is known by its label", "tier=edge", &nodes)?;
 
     story.say("");
+    story.run(&["request", "shop:cart^Ext<AddItem>", r#"{"article": "apple", "count": 1}"#])?;
     story.say(
         "The cart is to live at the edge, the validator on the desktop, or at the edge if there is none:",
     );
@@ -58,5 +59,5 @@ pub(super) fn three_nodes(story: &mut Story) -> Result<(), Broken> {
 
 /// Whether `starlane why` says that something lives on a node.
 fn lives(out: &str, node: &str) -> bool {
-    out.lines().next().is_some_and(|line| line.contains(node))
+    out.lines().next().is_some_and(|line| line.contains(&format!(" on {node} ")))
 }

@@ -149,9 +149,10 @@ pub(super) fn why(resource: &Resource, known: Option<placement::Why>) -> shapes:
         _ if !known.waiting.is_empty() => known.waiting.clone(),
         (Some(node), _) => match &known.place {
             Some(place) => format!("`{node}` matches {place}"),
-            None => {
+            None if matches!(known.lives, Lives::AtHome) => {
                 format!("it says nothing of where it may live, so it lives on the registry's node, `{node}`")
             }
+            None => format!("it was placed on `{node}`, and says nothing of where it may live"),
         },
         (None, _) => "no node may have it".to_owned(),
     };
