@@ -1,5 +1,6 @@
 //! What mechtrons of several nodes ask each other: in circles, in rows, and for somebody who goes away.
 #![cfg(target_os = "linux")]
+#![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -38,7 +39,7 @@ fn a_row_of_questions_crosses_nodes_and_a_circle_is_refused_at_once() {
     for circle in [json!([&desktop, &edge]), json!([&desktop, &cloud, &edge]), json!([&edge])] {
         let asked = api.request(&edge, "Relay", &json!({ "through": circle }), TIMEOUT);
         let asked = asked.expect("the node answers");
-        assert!(asked.json.to_string().contains("E-CYCLE-DETECTED"), "{circle}: {asked:?}");
+        assert!(asked.json.to_string().contains("E-CYCLE\""), "{circle}: {asked:?}");
     }
 }
 

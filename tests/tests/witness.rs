@@ -1,6 +1,5 @@
 //! The witness of the tests is believed only after it noted what really happened.
 #![cfg(target_os = "linux")]
-#![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
 
 use std::time::Duration;
 

@@ -290,6 +290,13 @@ async fn watch_routes(links: Links, told: mpsc::Sender<Told>) {
     }
 }
 
+/// Who waits until a mechtron lives elsewhere.
+struct Asker {
+    /// Where it lived.
+    from: Option<NodeName>,
+    reply: oneshot::Sender<Result<Placed, Problem>>,
+}
+
 /// The time in which a node leads.
 struct Term {
     office: Arc<Office>,
@@ -300,8 +307,8 @@ struct Term {
     /// The states of mechtrons on their way, each until its resource has a newer epoch.
     states: HashMap<Handle, (Point, Epoch, Bytes)>,
     last_state: u64,
-    /// Who waits until a mechtron lives elsewhere, and where it lived.
-    moves: HashMap<(Point, NodeName), Vec<(Option<NodeName>, oneshot::Sender<Result<Placed, Problem>>)>>,
+    /// Who waits until a mechtron lives on a node.
+    moves: HashMap<(Point, NodeName), Vec<Asker>>,
     heard: HashMap<NodeName, (Instant, Load)>,
     /// Whether all nodes, and all mechtrons, were told.
     listed: (bool, bool),
@@ -413,8 +420,8 @@ impl Term {
         match self.placement.move_to(&point, &to, now) {
             Ok(()) => {
                 let waiting = self.moves.entry((point, to)).or_default();
-                waiting.retain(|(_, reply)| !reply.is_closed());
-                waiting.push((lives, reply));
+                waiting.retain(|asker| !asker.reply.is_closed());
+                waiting.push(Asker { from: lives, reply });
             }
             // Who asked may have left.
             Err(error) => drop(reply.send(Err(not_moved(&error, &point, &to)))),
@@ -423,7 +430,7 @@ impl Term {
 
     fn end_move(&mut self, point: Point, to: NodeName, result: Result<(), MoveError>) {
         let epoch = self.office.registry.get(&point).map(|resource| epoch_of(&resource)).unwrap_or_default();
-        for (from, reply) in self.moves.remove(&(point.clone(), to.clone())).unwrap_or_default() {
+        for Asker { from, reply } in self.moves.remove(&(point.clone(), to.clone())).unwrap_or_default() {
             let answer = match &result {
                 Ok(()) => Ok(Placed { from, epoch }),
                 Err(error) => Err(not_moved(error, &point, &to)),
