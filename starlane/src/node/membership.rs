@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mesh::Credentials;
 use mesh::identity::{Authority, Config as Keep, Error, Newcomer, system_clock};
@@ -15,6 +16,10 @@ use crate::data::{read_bounded, write_private};
 
 /// How many addresses of other nodes are kept.
 pub(super) const ADDRESSES_MAX: usize = 64;
+
+/// How often a node that joins tries again where too many ask at once, and how long it waits at most each time.
+const BUSY_TRIES: usize = 30;
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Who a node is.
 pub(super) struct Membership {
@@ -120,7 +125,17 @@ async fn enrol(
     let wish = Wish { name, role: config.links.role, labels };
     let newcomer = Newcomer::open(keep).map_err(broken)?;
     tracing::info!(name = %wish.name, address = %join.address, "joins");
-    let joined = join_at(&join.address, &token, &wish, &newcomer).await.map_err(not_joined)?;
+    let mut tries = 0..BUSY_TRIES;
+    let joined = loop {
+        match join_at(&join.address, &token, &wish, &newcomer).await {
+            Ok(joined) => break joined,
+            Err(JoinError::Busy { retry_after, .. }) if tries.next().is_some() => {
+                tracing::info!("many nodes join there at once: tries again in {retry_after:?}");
+                tokio::time::sleep(retry_after.min(BUSY_WAIT_MAX)).await;
+            }
+            Err(error) => return Err(not_joined(error)),
+        }
+    };
     let known = contacts_of(joined.contacts(), &join.address).ok_or_else(|| {
         Problem::new(Code::Internal, "the node that was joined does not say who keeps the registry")
     })?;
