@@ -5,7 +5,7 @@
 help: ## Shows this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-demo: build ## Runs the whole story on this machine: create, publish, bind, run a mechtron, watch, kill, restart
+demo: build ## Runs the whole story on this machine, with three nodes: publish, bind, run, watch, crash, join, move, kill
 	target/release/starlane demo --bundles target/bundles
 
 test: wasm ## Runs all tests

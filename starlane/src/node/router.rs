@@ -30,9 +30,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(super) const GUEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Finds the way of each message. A bind is walked where the message entered the mesh; the code of a resource is asked on
-/// the node that it lives on.
+/// the node that it lives on. Cloning is cheap.
 #[derive(Clone)]
-pub(super) struct Router {
+pub(super) struct Router(Arc<Parts>);
+
+struct Parts {
     registry: Registry,
     blobs: BlobStore,
     artifacts: Artifacts,
@@ -54,9 +56,8 @@ impl Router {
         homes: Homes,
         links: Links,
     ) -> Self {
-        let runtime = tokio::runtime::Handle::current();
-        let handed_on = Arc::default();
-        Self { registry, blobs, artifacts, host, homes, links, runtime, handed_on }
+        let (runtime, handed_on) = (tokio::runtime::Handle::current(), Arc::default());
+        Self(Arc::new(Parts { registry, blobs, artifacts, host, homes, links, runtime, handed_on }))
     }
 
     /// Brings a request to its receiver and the outcome back, by the time the request has left. One that goes straight to
@@ -72,12 +73,12 @@ impl Router {
     /// where it is called.
     pub(super) fn arrived(&self, message: Message) -> BoxFuture<'static, Outcome> {
         if let Some(resource) = self.straight(&message)
-            && self.homes.of(&resource) == Home::Here
+            && self.0.homes.of(&resource) == Home::Here
         {
             return self.hand_on(message, &resource);
         }
         let router = self.clone();
-        let found = self.runtime.spawn(async move {
+        let found = self.0.runtime.spawn(async move {
             let remaining = message.header.remaining;
             match tokio::time::timeout(remaining, router.receive(message)).await {
                 Ok(outcome) => outcome,
@@ -99,7 +100,7 @@ impl Router {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         let begun = Instant::now();
         // What takes longer is not waited for.
-        while self.handed_on.load(Ordering::Relaxed) > 0 && begun.elapsed() < within {
+        while self.0.handed_on.load(Ordering::Relaxed) > 0 && begun.elapsed() < within {
             looks.tick().await;
         }
     }
@@ -107,16 +108,16 @@ impl Router {
     /// What a request is for, when nothing has to be looked up or read to hand it on.
     fn straight(&self, message: &Message) -> Option<Arc<Resource>> {
         let Payload::Request(Request { body: Body::Bytes(_), .. }) = &message.payload else { return None };
-        let resource = self.registry.get(&message.header.to)?;
+        let resource = self.0.registry.get(&message.header.to)?;
         has_code(&resource).then_some(resource)
     }
 
     /// Hands a request on to where its receiver's code is, at once.
     fn hand_on(&self, message: Message, resource: &Arc<Resource>) -> BoxFuture<'static, Outcome> {
-        match self.homes.of(resource) {
+        match self.0.homes.of(resource) {
             Home::There(node) => {
-                let asked = self.links.handle.request(node.id(), message);
-                let on_its_way = HandedOn::begin(&self.handed_on);
+                let asked = self.0.links.handle.request(node.id(), message);
+                let on_its_way = HandedOn::begin(&self.0.handed_on);
                 async move {
                     let outcome = asked.await;
                     drop(on_its_way);
@@ -125,7 +126,7 @@ impl Router {
                 .boxed()
             }
             Home::Here => {
-                let asked = self.host.request(message);
+                let asked = self.0.host.request(message);
                 let (router, resource) = (self.clone(), resource.clone());
                 async move {
                     match asked.await {
@@ -162,15 +163,15 @@ impl Router {
 
     /// Learns where a mechtron lives that was not where it seemed to live. Tells whether the registry said so.
     async fn look_again(&self, point: &Point, seemed: &Resource, remaining: Duration) -> bool {
-        let waits = self.homes.wait(point, remaining);
+        let waits = self.0.homes.wait(point, remaining);
         // Who lives where is known better by the registry than here; when it is out of reach, what is here has to do.
-        let is_fresh = self.registry.fresh().await.is_ok();
-        if let Some(now) = self.registry.get(point)
+        let is_fresh = self.0.registry.fresh().await.is_ok();
+        if let Some(now) = self.0.registry.get(point)
             && now.modified == seemed.modified
-            && self.homes.of(&now) == Home::Here
+            && self.0.homes.of(&now) == Home::Here
         {
             // The host may not have been told yet. It takes this in its turn, before what comes after it.
-            self.host.swap(point);
+            self.0.host.swap(point);
             _ = tokio::time::timeout(LOOK_AGAIN, waits).await;
         }
         is_fresh
@@ -178,12 +179,12 @@ impl Router {
 
     /// Asks the code of a resource where it lives, when it lives somewhere.
     async fn at_home(&self, mut message: Message, mut resource: Arc<Resource>) -> Outcome {
-        while self.homes.of(&resource) == Home::Nowhere {
+        while self.0.homes.of(&resource) == Home::Nowhere {
             let begun = Instant::now();
-            let waits = self.homes.wait(&message.header.to, message.header.remaining);
+            let waits = self.0.homes.wait(&message.header.to, message.header.remaining);
             // It may have been placed before this began to wait.
-            let now = self.registry.get(&message.header.to);
-            if now.as_ref().is_none_or(|now| self.homes.of(now) == Home::Nowhere)
+            let now = self.0.registry.get(&message.header.to);
+            if now.as_ref().is_none_or(|now| self.0.homes.of(now) == Home::Nowhere)
                 && let Err(refusal) = waits.await
             {
                 return Outcome::Rejected(refusal);
@@ -201,17 +202,17 @@ impl Router {
     async fn receive(&self, mut message: Message) -> Outcome {
         let begun = Instant::now();
         let to = message.header.to.clone();
-        let is_here = |resource: &Resource| !has_code(resource) || self.homes.of(resource) == Home::Here;
+        let is_here = |resource: &Resource| !has_code(resource) || self.0.homes.of(resource) == Home::Here;
         let mut is_fresh = false;
-        if self.registry.get(&to).is_none_or(|resource| !is_here(&resource)) {
+        if self.0.registry.get(&to).is_none_or(|resource| !is_here(&resource)) {
             // Whoever sent it or this node is behind.
-            is_fresh = self.registry.fresh().await.is_ok();
+            is_fresh = self.0.registry.fresh().await.is_ok();
         }
         let resource = match self.resource(&to) {
             Ok(resource) => resource,
             Err(refusal) => return Outcome::Rejected(refusal),
         };
-        if has_code(&resource) && matches!(self.homes.of(&resource), Home::There(_)) {
+        if has_code(&resource) && matches!(self.0.homes.of(&resource), Home::There(_)) {
             // Between two nodes that both cannot ask, it would go to and fro.
             match message.header.hops_left.checked_sub(1).filter(|_| is_fresh) {
                 Some(hops_left) => message.header.hops_left = hops_left,
@@ -259,12 +260,12 @@ impl Router {
 
     /// Whether the code of a point lives here.
     pub(super) fn is_home_of(&self, point: &Point) -> bool {
-        self.registry.get(point).is_some_and(|resource| self.homes.of(&resource) == Home::Here)
+        self.0.registry.get(point).is_some_and(|resource| self.0.homes.of(&resource) == Home::Here)
     }
 
     /// Whether the code of a point lives somewhere, so that [`Router::send_home`] does not wait.
     pub(super) fn knows_home(&self, point: &Point) -> bool {
-        self.registry.get(point).is_some_and(|resource| self.homes.of(&resource) != Home::Nowhere)
+        self.0.registry.get(point).is_some_and(|resource| self.0.homes.of(&resource) != Home::Nowhere)
     }
 
     /// Sends a message without answer to where the code of its receiver is.
@@ -274,15 +275,15 @@ impl Router {
     pub(super) async fn send_home(&self, mut message: Message) -> Result<(), Refusal> {
         loop {
             let resource = self.find(&message.header.to).await?;
-            match self.homes.of(&resource) {
-                Home::Here => return self.host.send(message),
-                Home::There(node) => return self.links.handle.send(node.id(), message),
+            match self.0.homes.of(&resource) {
+                Home::Here => return self.0.host.send(message),
+                Home::There(node) => return self.0.links.handle.send(node.id(), message),
                 Home::Nowhere => {}
             }
             let begun = Instant::now();
-            let waits = self.homes.wait(&message.header.to, message.header.remaining);
-            let now = self.registry.get(&message.header.to);
-            if now.is_none_or(|now| self.homes.of(&now) == Home::Nowhere) {
+            let waits = self.0.homes.wait(&message.header.to, message.header.remaining);
+            let now = self.0.registry.get(&message.header.to);
+            if now.is_none_or(|now| self.0.homes.of(&now) == Home::Nowhere) {
                 waits.await?;
             }
             message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
@@ -300,7 +301,7 @@ impl Router {
         let seemed = self.find(&to).await?;
         let is_fresh = self.look_again(&to, &seemed, message.header.remaining).await;
         let now = self.resource(&to)?;
-        if !is_fresh && matches!(self.homes.of(&now), Home::There(_)) {
+        if !is_fresh && matches!(self.0.homes.of(&now), Home::There(_)) {
             // Between two nodes that both cannot ask, it would go to and fro.
             return Err(moves(&to));
         }
@@ -314,7 +315,7 @@ impl Router {
     /// When nothing is there, or its bind cannot be read.
     pub(super) async fn has_own_code(&self, message: &Message) -> Result<bool, Refusal> {
         let resource = self.find(&message.header.to).await?;
-        let bind = self.artifacts.bind_of(&resource).await?;
+        let bind = self.0.artifacts.bind_of(&resource).await?;
         Ok(has_code(&resource) && !bind.is_some_and(|bind| bind.has_rules_for(family(message))))
     }
 
@@ -327,7 +328,7 @@ impl Router {
             Ok(resource) => resource,
             Err(refusal) => return Outcome::Rejected(refusal),
         };
-        let bind = self.artifacts.bind_of(&resource).await;
+        let bind = self.0.artifacts.bind_of(&resource).await;
         header.remaining = header.remaining.saturating_sub(begun.elapsed());
         match bind {
             Err(refusal) => Outcome::Rejected(refusal),
@@ -426,7 +427,7 @@ impl Router {
                 format!("the content has {} bytes, more than the {bytes_max} that {who}", blob.bytes);
             return Err(Refusal::new(Code::TooLarge, detail));
         }
-        self.blobs.read(blob, bytes_max).await.map_err(|error| refusal(error.into()))
+        self.0.blobs.read(blob, bytes_max).await.map_err(|error| refusal(error.into()))
     }
 
     fn content(&self, request: &Request, point: &Point) -> Outcome {
@@ -437,14 +438,14 @@ impl Router {
             reply.headers.set("allow", "GET, HEAD");
             return Outcome::Ok(reply);
         }
-        match files::open(&self.registry, point) {
+        match files::open(&self.0.registry, point) {
             Ok(content) => {
                 let mut headers = Headers::default();
                 headers.set("content-type", &content.content_type);
                 headers.set("etag", &format!("\"{}\"", content.etag));
                 let modified = UNIX_EPOCH + Duration::from_millis(content.modified.0);
                 headers.set("last-modified", &httpdate::fmt_http_date(modified));
-                if !point.is_directory() && self.registry.get(point).is_none() {
+                if !point.is_directory() && self.0.registry.get(point).is_none() {
                     headers.set(gateway::IS_DIRECTORY, "true");
                 }
                 Outcome::Ok(Reply { status: 200, headers, body: Body::Blob(content.blob) })
@@ -457,7 +458,7 @@ impl Router {
     async fn find(&self, point: &Point) -> Result<Arc<Resource>, Refusal> {
         match self.resource(point) {
             Ok(resource) => Ok(resource),
-            Err(refusal) => match self.registry.fresh().await {
+            Err(refusal) => match self.0.registry.fresh().await {
                 Ok(()) => self.resource(point),
                 Err(_) => Err(refusal),
             },
@@ -465,10 +466,10 @@ impl Router {
     }
 
     fn resource(&self, point: &Point) -> Result<Arc<Resource>, Refusal> {
-        let found = self.registry.get(point).or_else(|| {
+        let found = self.0.registry.get(point).or_else(|| {
             // A directory, written without its `/`.
             point.path().filter(|_| !point.is_directory())?;
-            self.registry.get(&format!("{point}/").parse().ok()?)
+            self.0.registry.get(&format!("{point}/").parse().ok()?)
         });
         found.ok_or_else(|| Refusal::new(Code::NotFound, format!("nothing is at `{point}`")))
     }
