@@ -992,7 +992,33 @@ impl Inner {
         let _held = self.locks.take(Claim::tree(&base)).await;
         // What there is to delete is decided by what was acknowledged before the call.
         self.fresh().await?;
-        let list = self.to_delete(delete, by_hand)?;
+        let mut attempts = 1..ATTEMPTS_MAX;
+        let removed = loop {
+            match self.delete_listed(by, self.to_delete(delete, by_hand)?, by_hand).await {
+                // Others made or took away some of it since it was listed.
+                Err(Error::HasChildren { .. } | Error::NotFound(_))
+                    if delete.recursive && attempts.next().is_some() =>
+                {
+                    self.fresh().await?;
+                }
+                done => break done?,
+            }
+        };
+        let mut counters = self.counters.lock();
+        for (point, _) in &removed {
+            counters.forget(point);
+        }
+        drop(counters);
+        Ok(removed)
+    }
+
+    /// Takes away what was listed, children before their parents.
+    async fn delete_listed(
+        &self,
+        by: &Agent,
+        list: Vec<Point>,
+        by_hand: bool,
+    ) -> Result<Vec<(Point, Kind)>, Error> {
         let mut removed = Vec::with_capacity(list.len());
         // What fits goes at once: an operation a resource, one for what its tree rests on, one for a counter.
         let at_once = if list.len() <= BATCH_MAX { BATCH_MAX } else { OPERATIONS_MAX / 3 };
@@ -1008,11 +1034,6 @@ impl Inner {
                 Err(cause) => return Err(Error::DeletedPartly { removed, cause: Box::new(cause) }),
             }
         }
-        let mut counters = self.counters.lock();
-        for (point, _) in &removed {
-            counters.forget(point);
-        }
-        drop(counters);
         Ok(removed)
     }
 

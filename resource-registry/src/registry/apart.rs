@@ -384,6 +384,21 @@ async fn patiently_fresh(registry: &Registry) {
     }
 }
 
+/// Found by the test below: a child that was made meanwhile ended the deletion of its whole tree.
+#[tokio::test]
+async fn a_tree_goes_whole_while_another_node_adds_to_it() {
+    let create = |point| Act::Create { point, kind: 0, mode: CreateMode::Override, x: Some(2) };
+    let idle = || Act::Set { point: 7, x: None };
+    for seed in 0..60 {
+        let rounds = vec![
+            [create(0), idle(), idle()],
+            [create(1), idle(), idle()],
+            [idle(), create(2), Act::Delete { point: 0, recursive: true }],
+        ];
+        side_by_side(seed, rounds).await;
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
