@@ -186,15 +186,15 @@ fn who_is_behind_a_router_can_only_begin() {
     let after = loop {
         at_desk.send_to(b"again", at(&cloud)).expect("it is sent");
         let after = hears(&at_cloud, "again");
-        if after.port() != from.port() {
+        assert_eq!(after.ip(), desk.address());
+        at_cloud.send_to(b"answered", after).expect("it is sent");
+        // An answer is lost when its translation was forgotten just before.
+        let is_heard = at_desk.recv(&mut [0; 64]).is_ok();
+        if after.port() != from.port() && is_heard {
             break after;
         }
-        assert!(begun.elapsed() < PATIENCE, "the router kept its port");
-        std::thread::yield_now();
+        assert!(begun.elapsed() < PATIENCE * 3, "the router kept its port, or lets no answer in");
     };
-    assert_eq!(after.ip(), desk.address());
-    at_cloud.send_to(b"answered", after).expect("it is sent");
-    hears(&at_desk, "answered");
 
     lab.cut(&cloud, &desk);
     at_desk.send_to(b"cut", at(&cloud)).expect("a cut is not noticed");
