@@ -392,7 +392,7 @@ impl Node {
         };
         self.doors.run(stop).await;
         self.host.drain(DRAIN_TIMEOUT).await;
-        self.arrivals.settled(DRAIN_TIMEOUT).await;
+        self.arrivals.settle(DRAIN_TIMEOUT).await;
         self.links.handle.stop().await;
         self.arrivals.close();
         if let Err(error) = self.data.clear_running() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -29,6 +30,10 @@ use super::{ids, services::HostAsk};
 /// How long a question to the leader or to a host may take.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether all requests of others are answered, when the node stops.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long the last answers have to leave this node.
+const LAST_ANSWERS: Duration = Duration::from_millis(50);
 /// How long a node that asks may be unknown.
 const WHO_MAX: Duration = Duration::from_secs(2);
 
@@ -196,6 +201,19 @@ pub(super) struct Arrivals {
     links: OnceLock<Links>,
     services: RwLock<Option<Arc<Services>>>,
     receivers: RwLock<Option<Arc<Receivers>>>,
+    /// Requests of others that are not answered yet.
+    asked: Arc<AtomicUsize>,
+    /// No more of them are taken.
+    stops: AtomicBool,
+}
+
+/// A request of another node that is not answered yet.
+struct Asked(Arc<AtomicUsize>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What the registry's node does for all others.
@@ -222,6 +240,8 @@ impl Arrivals {
             links: OnceLock::new(),
             services: RwLock::default(),
             receivers: RwLock::default(),
+            asked: Arc::default(),
+            stops: AtomicBool::new(false),
         })
     }
 
@@ -240,11 +260,16 @@ impl Arrivals {
         *self.receivers.write() = Some(Arc::new(receivers));
     }
 
-    /// Waits until nothing that this node handed on for others waits for its answer, for a time at most.
-    pub(super) async fn settled(&self, within: Duration) {
-        if let Ok(receivers) = self.receivers() {
-            receivers.router.settled(within).await;
+    /// Takes no more requests, and waits until those that were taken are answered, for a time at most.
+    pub(super) async fn settle(&self, within: Duration) {
+        self.stops.store(true, Ordering::Relaxed);
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        let begun = tokio::time::Instant::now();
+        while self.asked.load(Ordering::Relaxed) > 0 && begun.elapsed() < within {
+            looks.tick().await;
         }
+        // The last answers are on their way.
+        tokio::time::sleep(LAST_ANSWERS).await;
     }
 
     /// Answers nothing any more, and lets go of the node's parts.
@@ -297,8 +322,22 @@ fn starting() -> Refusal {
 
 impl Local for Arrivals {
     fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
+        if self.stops.load(Ordering::Relaxed) {
+            let refusal = Refusal::new(Code::Draining, "the node is stopping");
+            return std::future::ready(Outcome::Rejected(refusal)).boxed();
+        }
         match self.receivers() {
-            Ok(receivers) => receivers.router.arrived(message),
+            Ok(receivers) => {
+                self.asked.fetch_add(1, Ordering::Relaxed);
+                let asked = Asked(self.asked.clone());
+                let answered = receivers.router.arrived(message);
+                async move {
+                    let outcome = answered.await;
+                    drop(asked);
+                    outcome
+                }
+                .boxed()
+            }
             Err(refusal) => std::future::ready(Outcome::Rejected(refusal)).boxed(),
         }
     }

@@ -1,7 +1,6 @@
 //! Where a message goes: through the bind of its receiver, to its code, or to its content.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -24,8 +23,6 @@ use super::links::Links;
 const CHECKED_BYTES_MAX: u64 = 1024 * 1024;
 /// How long the host may take to hear where a mechtron lives.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How often it is looked whether all that was handed on is answered.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The longest content that is handed to a mechtron, as a request or as an answer.
 pub(super) const GUEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -42,8 +39,6 @@ struct Parts {
     homes: Homes,
     links: Links,
     runtime: tokio::runtime::Handle,
-    /// What is handed on to other nodes and not answered yet.
-    handed_on: Arc<AtomicUsize>,
 }
 
 impl Router {
@@ -56,8 +51,8 @@ impl Router {
         homes: Homes,
         links: Links,
     ) -> Self {
-        let (runtime, handed_on) = (tokio::runtime::Handle::current(), Arc::default());
-        Self(Arc::new(Parts { registry, blobs, artifacts, host, homes, links, runtime, handed_on }))
+        let runtime = tokio::runtime::Handle::current();
+        Self(Arc::new(Parts { registry, blobs, artifacts, host, homes, links, runtime }))
     }
 
     /// Brings a request to its receiver and the outcome back, by the time the request has left. One that goes straight to
@@ -95,16 +90,6 @@ impl Router {
         .boxed()
     }
 
-    /// Waits until nothing that was handed on to other nodes waits for its answer, for a time at most.
-    pub(super) async fn settled(&self, within: Duration) {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        let begun = Instant::now();
-        // What takes longer is not waited for.
-        while self.0.handed_on.load(Ordering::Relaxed) > 0 && begun.elapsed() < within {
-            looks.tick().await;
-        }
-    }
-
     /// What a request is for, when nothing has to be looked up or read to hand it on.
     fn straight(&self, message: &Message) -> Option<Arc<Resource>> {
         let Payload::Request(Request { body: Body::Bytes(_), .. }) = &message.payload else { return None };
@@ -115,16 +100,7 @@ impl Router {
     /// Hands a request on to where its receiver's code is, at once.
     fn hand_on(&self, message: Message, resource: &Arc<Resource>) -> BoxFuture<'static, Outcome> {
         match self.0.homes.of(resource) {
-            Home::There(node) => {
-                let asked = self.0.links.handle.request(node.id(), message);
-                let on_its_way = HandedOn::begin(&self.0.handed_on);
-                async move {
-                    let outcome = asked.await;
-                    drop(on_its_way);
-                    outcome
-                }
-                .boxed()
-            }
+            Home::There(node) => self.0.links.handle.request(node.id(), message).boxed(),
             Home::Here => {
                 let asked = self.0.host.request(message);
                 let (router, resource) = (self.clone(), resource.clone());
@@ -472,22 +448,6 @@ impl Router {
             self.0.registry.get(&format!("{point}/").parse().ok()?)
         });
         found.ok_or_else(|| Refusal::new(Code::NotFound, format!("nothing is at `{point}`")))
-    }
-}
-
-/// A request that was handed on to another node.
-struct HandedOn(Arc<AtomicUsize>);
-
-impl HandedOn {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for HandedOn {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
