@@ -105,7 +105,7 @@ pub struct Config {
     /// What it is called in the mesh. When absent: what it was called before, or made from the name of this machine.
     pub name: Option<NodeName>,
     /// What it says of itself, for selectors.
-    pub labels: BTreeMap<String, String>,
+    pub labels: BTreeMap<Key, String>,
     /// Where the users' web is served.
     pub web: SocketAddr,
     /// Where the API is served.
@@ -226,7 +226,7 @@ impl Node {
             registry: known.registry.clone(),
             socket,
             desk: own.as_ref().map(|own| own.desk.clone()),
-            labels: config.labels.clone(),
+            labels: config.labels.iter().map(|(key, value)| (key.to_string(), value.clone())).collect(),
             addresses: known.addresses.clone(),
             seed: ids.next().0 as u64,
         };
@@ -250,7 +250,7 @@ impl Node {
         };
         let mut changes = members::told(Some(identity.key()), me.generation, me.role);
         changes.extend(members::label_changes(
-            labels(&config)?.iter().map(|(key, value)| (key, Some(value.as_str()))),
+            config.labels.iter().map(|(key, value)| (key, Some(value.as_str()))),
         )?);
         changes.extend(members::started(address.as_deref(), env!("CARGO_PKG_VERSION")));
         let mut attempt = 0;
@@ -455,13 +455,6 @@ async fn connect(links: &Links, now: &Clock) -> Registry {
 /// Where others can dial an address that is listened at; `None` when that cannot be told by it.
 fn dialled_at(listen: SocketAddr) -> Option<String> {
     (!listen.ip().is_unspecified()).then(|| listen.to_string())
-}
-
-fn labels(config: &Config) -> Result<BTreeMap<Key, String>, Problem> {
-    let labels = config.labels.iter().map(|(key, value)| Ok((key.parse()?, value.clone())));
-    labels
-        .collect::<Result<_, starlane_core::KeyError>>()
-        .map_err(|error| Problem::new(Code::PropertyKey, format!("a label is a property: {error}")))
 }
 
 /// Runs what goes on for as long as the node does.

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::json;
-use tests::mesh::{Mesh, Plan, record, wait};
+use tests::mesh::{Mesh, Plan, mark, placed, record, wait, witness};
 use tests::{Api, Node};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -90,4 +90,28 @@ fn what_is_acknowledged_on_one_node_is_there_on_the_others() {
     }
     let all = edge.run(["scatter", "mesh-test:*<Mechtron>[not exists(place)]^Ext<GetRecord>"]).ok();
     assert_eq!(all.lines().filter(|line| line.starts_with("mesh-test:new-")).count(), 20, "{all}");
+}
+
+#[test]
+fn a_state_of_the_mesh_survives_its_node_and_replicas_live_on_several() {
+    let (mut mesh, _) = witnesses();
+    let api = Api::of(mesh.first());
+    let place = "+place=[at in (\"edge\", \"desktop\")]";
+    let kept = witness(mesh.first(), "kept", &format!(", {place}, +durability=mesh"));
+    let both = witness(mesh.first(), "both", &format!(", {place}, +replicas=2"));
+    wait(PATIENCE, "the witnesses answer", || record(&api, &kept).is_some() && record(&api, &both).is_some());
+    for number in 0..3 {
+        assert!(mark(&api, &kept, number, TIMEOUT).is_some_and(|asked| asked.is_ok()), "{number}");
+    }
+    // Each node asks its own, which has a state of its own.
+    for node in ["edge", "desktop"] {
+        let own = Api::of(mesh.node(node));
+        assert!(mark(&own, &both, 0, TIMEOUT).is_some_and(|asked| asked.is_ok()), "{node}");
+        assert!(record(&own, &both).is_some_and(|record| (record.end, record.again) == (1, 0)), "{node}");
+    }
+    let (victim, _) = placed(&api, &kept).expect("it lives somewhere");
+    mesh.node_mut(&victim).kill();
+    wait(PATIENCE, "it answers elsewhere", || record(&api, &kept).is_some());
+    assert_eq!(record(&api, &kept).map(|record| record.end), Some(3));
+    assert_ne!(placed(&api, &kept).map(|(node, _)| node), Some(victim));
 }

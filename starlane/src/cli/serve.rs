@@ -108,7 +108,7 @@ pub(super) async fn run(session: &Session, args: ServeArgs) -> Result<(), Stop> 
     let node = Node::start(node::Config {
         data: data.clone(),
         name: args.name,
-        labels: args.labels.into_iter().map(|(key, value)| (key.to_string(), value)).collect(),
+        labels: args.labels.into_iter().collect(),
         web: args.http,
         api: args.api,
         links: LinksConfig {

@@ -13,7 +13,7 @@ use starlane_core::placement::HEARTBEAT;
 use starlane_core::{Code, Generation, NodeName, Problem, Resource, Role, Value};
 
 use super::follow::{Follow, News};
-use super::homes::Homes;
+use super::homes::{Homes, weight};
 use super::leader::Leader;
 use super::links::{ASK_TIMEOUT, Links};
 use super::members::{NODES, Record};
@@ -193,8 +193,7 @@ fn addresses(
         .map(|(name, _)| name)
         .collect();
     // Leaves spread over the relays.
-    let weight = |name: &&NodeName| (name.id().0 ^ me.id().0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    relays.sort_by_key(weight);
+    relays.sort_by_key(|name| weight(me, name));
     let count = if role == Role::Leaf { LEAF_LINKS } else { relays.len() };
     let mut addresses: Vec<String> = Vec::new();
     let known = joined_at.iter().cloned().chain(address(registry));

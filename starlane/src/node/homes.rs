@@ -183,11 +183,13 @@ impl Drop for Parked {
 
 /// One of several nodes: always the same from one node, and others from others (rendezvous hashing).
 fn nearest<'a>(from: &NodeName, nodes: &'a [NodeName]) -> Option<&'a NodeName> {
-    let weight = |name: &NodeName| {
-        let (NodeId(from), NodeId(to)) = (from.id(), name.id());
-        (from ^ to).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    };
-    nodes.iter().max_by_key(|name| weight(name))
+    nodes.iter().max_by_key(|name| weight(from, name))
+}
+
+/// How much one node prefers another: the same each time, and others prefer others.
+pub(super) fn weight(from: &NodeName, to: &NodeName) -> u64 {
+    let (NodeId(from), NodeId(to)) = (from.id(), to.id());
+    (from ^ to).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use gateway::shapes::LogLine;
 use mechtron_host::{Host, LogStream};
 use parking_lot::Mutex;
 use resource_registry::Registry;
-use serde::Serialize;
 use starlane_core::placement::epoch_of;
 use starlane_core::{Code, Epoch, Point, Problem, Refusal, Resource};
 use tokio::time::Instant;
@@ -72,18 +71,18 @@ impl Hosting {
                 HostAsk::Release { point, epoch, within_ms } => {
                     let within = Duration::from_millis(within_ms);
                     let released = hosting.release(&point, epoch, within).await;
-                    services::answer(released.map(|state| (state.is_some(), state.unwrap_or_default())))
+                    services::answer_with(released.map(|state| (state.is_some(), state.unwrap_or_default())))
                 }
                 HostAsk::Adopt { point, epoch, state } => {
-                    services::answer(plain(hosting.adopt(&point, epoch, state.then_some(rest)).await))
+                    services::answer(hosting.adopt(&point, epoch, state.then_some(rest)).await)
                 }
                 HostAsk::Info { point } => {
-                    services::answer(plain(Ok(hosting.0.host.info(&point).await.map(activation_json))))
+                    services::answer(Ok(hosting.0.host.info(&point).await.map(activation_json)))
                 }
                 HostAsk::Logs { point, tail, follow } => {
-                    services::answer(plain(hosting.logs(&point, tail, follow).await))
+                    services::answer(hosting.logs(&point, tail, follow).await)
                 }
-                HostAsk::MoreLogs { follower } => services::answer(plain(hosting.more_logs(follower).await)),
+                HostAsk::MoreLogs { follower } => services::answer(hosting.more_logs(follower).await),
             }
         }
         .boxed()
@@ -232,10 +231,6 @@ impl Hosting {
 async fn newest(registry: &Registry, point: &Point) -> Result<Arc<Resource>, Problem> {
     registry.fresh().await?;
     registry.get(point).ok_or_else(|| not_found(registry, point))
-}
-
-fn plain<T: Serialize>(result: Result<T, Problem>) -> Result<(T, Bytes), Problem> {
-    result.map(|document| (document, Bytes::new()))
 }
 
 /// What can be read now, or the first that comes within a time; and whether that was the last.

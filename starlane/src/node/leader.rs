@@ -10,7 +10,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use mesh::identity::Revocations;
 use resource_registry::{Registry, Reserved};
-use serde::Serialize;
 use starlane_core::placement::{
     Action, Config, Handle, Life, Load as Room, MoveError, Placement, Ticket, epoch_of,
 };
@@ -96,19 +95,17 @@ impl Leader {
         let leader = self.clone();
         async move {
             match ask {
-                LeaderAsk::Heard(heard) => services::answer(plain(leader.heard(from, heard).await)),
-                LeaderAsk::Move { point, to } => services::answer(plain(leader.move_to(point, to).await)),
-                LeaderAsk::Why { point } => services::answer(plain(leader.why(point).await)),
-                LeaderAsk::Nodes => services::answer(plain(leader.nodes().await)),
-                LeaderAsk::Revoke { agent, name } => {
-                    services::answer(plain(leader.revoke(&agent, &name).await))
-                }
+                LeaderAsk::Heard(heard) => services::answer(leader.heard(from, heard).await),
+                LeaderAsk::Move { point, to } => services::answer(leader.move_to(point, to).await),
+                LeaderAsk::Why { point } => services::answer(leader.why(point).await),
+                LeaderAsk::Nodes => services::answer(leader.nodes().await),
+                LeaderAsk::Revoke { agent, name } => services::answer(leader.revoke(&agent, &name).await),
                 LeaderAsk::MakeToken { agent, terms } => {
-                    services::answer(plain(leader.make_token(&agent, terms).await))
+                    services::answer(leader.make_token(&agent, terms).await)
                 }
-                LeaderAsk::Tokens => services::answer(plain(leader.0.tokens.list())),
+                LeaderAsk::Tokens => services::answer(leader.0.tokens.list()),
                 LeaderAsk::DeleteToken { agent, id } => {
-                    services::answer(plain(leader.0.tokens.delete(&agent, &id).await))
+                    services::answer(leader.0.tokens.delete(&agent, &id).await)
                 }
             }
         }
@@ -264,10 +261,6 @@ impl Leader {
 
 /// What the leader is told; taken by whoever leads.
 pub(super) struct Inbox(mpsc::Receiver<Told>);
-
-fn plain<T: Serialize>(result: Result<T, Problem>) -> Result<(T, Bytes), Problem> {
-    result.map(|document| (document, Bytes::new()))
-}
 
 fn stopping() -> Problem {
     Problem::new(Code::NotReady, "the node is stopping")

@@ -9,7 +9,7 @@ use mesh::identity::{Authority, Config as Keep, Error, Newcomer, system_clock};
 use mesh::join::{Contact, JoinError, Wish, join_at};
 use mesh::token::Token;
 use serde::{Deserialize, Serialize};
-use starlane_core::{Code, Key, NodeName, Problem, Role};
+use starlane_core::{Code, NodeName, Problem, Role};
 
 use super::{Config, Join};
 use crate::data::{read_bounded, write_private};
@@ -118,11 +118,7 @@ async fn enrol(
             .help("take it whole, as `starlane token` printed it: `sl1.…`")
     })?;
     let name = config.name.clone().or_else(super::default_name).ok_or_else(no_name)?;
-    let labels = config.labels.iter().map(|(key, value)| Ok((key.parse::<Key>()?, value.clone())));
-    let labels = labels.collect::<Result<_, starlane_core::KeyError>>();
-    let labels =
-        labels.map_err(|error| Problem::new(Code::PropertyKey, format!("a label is a property: {error}")))?;
-    let wish = Wish { name, role: config.links.role, labels };
+    let wish = Wish { name, role: config.links.role, labels: config.labels.clone() };
     let newcomer = Newcomer::open(keep).map_err(broken)?;
     tracing::info!(name = %wish.name, address = %join.address, "joins");
     let mut tries = 0..BUSY_TRIES;

@@ -73,13 +73,10 @@ impl Router {
             return self.hand_on(message, &resource);
         }
         let router = self.clone();
-        let found = self.0.runtime.spawn(async move {
-            let remaining = message.header.remaining;
-            match tokio::time::timeout(remaining, router.receive(message)).await {
-                Ok(outcome) => outcome,
-                Err(_) => late(),
-            }
-        });
+        let found = self
+            .0
+            .runtime
+            .spawn(async move { in_time(message.header.remaining, router.receive(message)).await });
         // Whoever asked may leave before the answer, and then it is not looked for any more.
         let mut found = AbortOnDrop(found);
         async move {
@@ -156,22 +153,28 @@ impl Router {
     /// Asks the code of a resource where it lives, when it lives somewhere.
     async fn at_home(&self, mut message: Message, mut resource: Arc<Resource>) -> Outcome {
         while self.0.homes.of(&resource) == Home::Nowhere {
-            let begun = Instant::now();
-            let waits = self.0.homes.wait(&message.header.to, message.header.remaining);
-            // It may have been placed before this began to wait.
-            let now = self.0.registry.get(&message.header.to);
-            if now.as_ref().is_none_or(|now| self.0.homes.of(now) == Home::Nowhere)
-                && let Err(refusal) = waits.await
-            {
+            if let Err(refusal) = self.placed(&mut message.header).await {
                 return Outcome::Rejected(refusal);
             }
-            message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
             resource = match self.resource(&message.header.to) {
                 Ok(resource) => resource,
                 Err(refusal) => return Outcome::Rejected(refusal),
             };
         }
         self.hand_on(message, &resource).await
+    }
+
+    /// Waits until something changes about a receiver that lives nowhere, in the message's own time.
+    async fn placed(&self, header: &mut Header) -> Result<(), Refusal> {
+        let begun = Instant::now();
+        let waits = self.0.homes.wait(&header.to, header.remaining);
+        // It may have been placed before this began to wait.
+        let now = self.0.registry.get(&header.to);
+        if now.is_none_or(|now| self.0.homes.of(&now) == Home::Nowhere) {
+            waits.await?;
+        }
+        header.remaining = header.remaining.saturating_sub(begun.elapsed());
+        Ok(())
     }
 
     /// Brings a request from another node to its receiver, when it is not at hand.
@@ -207,13 +210,7 @@ impl Router {
     /// Brings a request to its receiver, through its bind if it has one.
     fn slowly(&self, message: Message) -> BoxFuture<'static, Outcome> {
         let router = self.clone();
-        Box::pin(async move {
-            let remaining = message.header.remaining;
-            match tokio::time::timeout(remaining, router.route(message)).await {
-                Ok(outcome) => outcome,
-                Err(_) => late(),
-            }
-        })
+        Box::pin(async move { in_time(message.header.remaining, router.route(message)).await })
     }
 
     /// Brings a message without answer to its receiver.
@@ -256,13 +253,7 @@ impl Router {
                 Home::There(node) => return self.0.links.handle.send(node.id(), message),
                 Home::Nowhere => {}
             }
-            let begun = Instant::now();
-            let waits = self.0.homes.wait(&message.header.to, message.header.remaining);
-            let now = self.0.registry.get(&message.header.to);
-            if now.is_none_or(|now| self.0.homes.of(&now) == Home::Nowhere) {
-                waits.await?;
-            }
-            message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
+            self.placed(&mut message.header).await?;
         }
     }
 
@@ -464,8 +455,10 @@ fn moves(point: &Point) -> Refusal {
     Refusal::new(Code::NotReady, format!("`{point}` is on its way from node to node: try again"))
 }
 
-fn late() -> Outcome {
-    Outcome::Unknown(Refusal::new(Code::Timeout, "no answer came before the deadline"))
+/// The outcome, if it comes in time.
+async fn in_time(remaining: Duration, outcome: impl Future<Output = Outcome>) -> Outcome {
+    let late = |_| Outcome::Unknown(Refusal::new(Code::Timeout, "no answer came before the deadline"));
+    tokio::time::timeout(remaining, outcome).await.unwrap_or_else(late)
 }
 
 /// Whether messages to the resource can run code.

@@ -158,11 +158,19 @@ pub(super) fn asked<T: DeserializeOwned>(bytes: Bytes) -> Result<(T, Bytes), Ref
     decode(bytes).ok_or_else(|| Refusal::new(Code::Unsupported, "this node does not know the call"))
 }
 
-/// An answer, or the problem in its place.
+/// An answer that is a document alone, or the problem in its place.
 ///
 /// # Errors
 /// `E-TOO-LARGE`
-pub(super) fn answer<T: Serialize>(result: Result<(T, Bytes), Problem>) -> Result<Bytes, Refusal> {
+pub(super) fn answer<T: Serialize>(result: Result<T, Problem>) -> Result<Bytes, Refusal> {
+    answer_with(result.map(|document| (document, Bytes::new())))
+}
+
+/// An answer with what belongs to it, or the problem in its place.
+///
+/// # Errors
+/// `E-TOO-LARGE`
+pub(super) fn answer_with<T: Serialize>(result: Result<(T, Bytes), Problem>) -> Result<Bytes, Refusal> {
     match result {
         Ok((document, rest)) => encode(&Ok::<_, ()>(document), &rest),
         Err(problem) => encode(&Err::<(), _>(ProblemDetails::from(problem)), &[]),
@@ -201,7 +209,7 @@ mod tests {
         let release = HostAsk::Release { point: "shop:cart".parse().unwrap(), epoch: Epoch(7), within_ms: 5 };
         let (read, rest) = asked::<HostAsk>(ask(&release, b"state").unwrap()).unwrap();
         assert_eq!((read, &rest[..]), (release, &b"state"[..]));
-        let (read, rest) = answered::<bool>(answer(Ok((true, "state".into()))).unwrap()).unwrap();
+        let (read, rest) = answered::<bool>(answer_with(Ok((true, "state".into()))).unwrap()).unwrap();
         assert_eq!((read, &rest[..]), (true, &b"state"[..]));
         let wrong = Problem::new(Code::NotFound, "nothing is there").help("look elsewhere");
         let told = answered::<bool>(answer::<bool>(Err(wrong.clone())).unwrap()).unwrap_err();
