@@ -243,6 +243,14 @@ pub fn wait(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) -> 
     begun.elapsed()
 }
 
+/// Leaves a fault in place for so long, whole: a thread that is parked may be woken before by what it did earlier.
+pub fn hold(duration: Duration) {
+    let until = Instant::now() + duration;
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
+    }
+}
+
 /// An address on loopback that was free a moment ago.
 fn free_port() -> SocketAddr {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");

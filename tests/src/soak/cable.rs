@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Report;
 use crate::Api;
-use crate::mesh::{Mesh, Plan, mark, record, wait};
+use crate::mesh::{Mesh, Plan, hold, mark, record, wait};
 use crate::net::Lab;
 use crate::seeded::Random;
 
@@ -98,7 +98,7 @@ pub fn pulled_in_the_middle(lab: Lab, bytes: u64, requests: u32, held: Duration)
         mesh.lab().unplug(&mesh.space("edge"));
         progress.change(|state| state.pulled = true);
         make(&cloud, MADE);
-        std::thread::park_timeout(held);
+        hold(held);
         mesh.lab().plug(&mesh.space("edge"));
         make(&cloud, MADE * 2);
         progress.until("each request has its outcome", |state| state.ended == requests);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Report;
 use crate::Api;
-use crate::mesh::{Mesh, Plan, mark, placed, ready, wait};
+use crate::mesh::{Mesh, Plan, hold, mark, placed, ready, wait};
 use crate::net::Lab;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -82,7 +82,7 @@ pub fn no_false_deaths(lab: Lab, loss_percent: u8, hogs: usize, duration: Durati
         looks += 1;
         deaths += usize::from(seen != all);
         deaths += usize::from(points.each_ref().map(|point| placed(&api, point)) != before);
-        std::thread::park_timeout(Duration::from_millis(100));
+        hold(Duration::from_millis(100));
     }
     let mut report = Report::of("P13");
     report.figure("for", duration);

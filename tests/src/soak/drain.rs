@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Report;
 use crate::Api;
-use crate::mesh::{Mesh, Plan, mark, record, wait};
+use crate::mesh::{Mesh, Plan, hold, mark, record, wait};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a request may take, all its tries together.
@@ -45,7 +45,7 @@ pub fn rolling_restarts(rounds: usize, per_second: u32) -> Report {
                     if ends.load(Ordering::Relaxed) {
                         return;
                     }
-                    std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
+                    hold(due.saturating_duration_since(Instant::now()));
                     due += pace;
                     let begun = Instant::now();
                     let answered = loop {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Report;
 use crate::Api;
-use crate::mesh::{Mesh, Plan, record, wait};
+use crate::mesh::{Mesh, Plan, hold, record, wait};
 use crate::net::Lab;
 use crate::relay::{Impairment, Relay, Way};
 
@@ -64,7 +64,7 @@ pub fn signals_over_a_bad_network(lab: Lab, pairs: u32, count: u32, cuts: u32, c
         }
         if (burst + 1) * cuts / bursts > burst * cuts / bursts {
             relay.set_both(Impairment { blackhole: true, ..bad });
-            std::thread::park_timeout(cut_for);
+            hold(cut_for);
             relay.set_both(bad);
             relay.rebind();
         }

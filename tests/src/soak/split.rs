@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Report;
 use crate::Api;
-use crate::mesh::{Mesh, Plan, mark, placed, ready, record, wait};
+use crate::mesh::{Mesh, Plan, hold, mark, placed, ready, record, wait};
 use crate::net::{Lab, Space};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -44,14 +44,14 @@ pub fn partitions(lab: Lab, splits: Splits) -> Report {
         let side = |nodes: &[usize]| nodes.iter().map(|node| &spaces[*node]).collect::<Vec<&Space>>();
         mesh.lab().split(&side(&others), &side(&some));
         inside += works_inside(&mesh, &points, &others);
-        std::thread::park_timeout(splits.held);
+        hold(splits.held);
         mesh.lab().heal();
         slowest[0] = slowest[0].max(agreed(&mesh, &points));
     }
     for cut in 0..splits.one_way {
         let (from, to) = (cut % 5, (cut + 1 + cut / 5) % 5);
         mesh.lab().cut_one_way(&spaces[from], &spaces[to]);
-        std::thread::park_timeout(splits.held);
+        hold(splits.held);
         mesh.lab().heal();
         slowest[0] = slowest[0].max(agreed(&mesh, &points));
     }
