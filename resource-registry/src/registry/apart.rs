@@ -1,9 +1,13 @@
 //! Registries of several nodes over one store, by a mesh that loses things.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use proptest::prelude::*;
-use starlane_core::{Change, Code, Epoch, Event, Sequence};
+use starlane_core::{
+    Agent, Assignment, Base, Change, Code, CreateMode, Epoch, Event, Kind, Point, Problem, PropertyChange,
+    Resource, Sequence, Status, Target,
+};
 
 use super::model::{Act, Things, after, contents, perform, single};
 use super::tests::{ann, clock, code, make, point, selector, set};

@@ -14,10 +14,8 @@ use parking_lot::{Mutex, RwLock};
 use starlane_core::{Point, Resource, Revision};
 use tokio::sync::{Semaphore, watch};
 
-use super::{
-    Config, Inner, Reached, bytes_of, cannot_start, corrupt, point_of, root, sequence_number,
-    sequence_parent, unreadable,
-};
+use super::records::{bytes_of, corrupt, point_of, root, sequence_number, sequence_parent, unreadable};
+use super::{Config, Inner, Reached, cannot_start};
 use crate::backoff::{Backoff, jitter};
 use crate::error::Error;
 use crate::hub::{Hub, Step};

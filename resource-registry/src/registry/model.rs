@@ -1,11 +1,16 @@
 //! The registry against a model that is obviously right: a sorted map, and all that was committed to it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
-use starlane_core::{Change, Event, Value};
+use starlane_core::{
+    Agent, Change, CreateMode, Event, Point, PropertyChange, Resource, ResumeToken, Selector, Value,
+};
 
+use super::records::root;
 use super::*;
+use crate::watch::Watch;
 
 const POINTS: [&str; 9] = ["a", "a:b", "a:b:c", "a:b:d", "a-b", "d", "d:e", "d:e:f", "d:b"];
 const KINDS: [&str; 2] = ["Base", "App"];

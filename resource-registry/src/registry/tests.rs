@@ -1,4 +1,10 @@
-use starlane_core::{Code, Event, Key, Phase, Sequence, Value};
+use std::time::Duration;
+
+use bytes::Bytes;
+use starlane_core::{
+    Agent, Base, Code, CreateMode, Event, Key, Kind, Phase, Point, Problem, PropertyChange, ResumeToken,
+    Selector, Sequence, Status, Target, Value,
+};
 
 use super::*;
 

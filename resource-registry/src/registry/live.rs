@@ -1,0 +1,59 @@
+//! Watches: what a selector means now, and from then on.
+
+use std::sync::Arc;
+
+use starlane_core::{ResumeToken, Selector};
+
+use super::Registry;
+use super::read::SAMPLED;
+use crate::error::Error;
+use crate::watch::{List, Watch};
+
+impl Registry {
+    /// What matches now, then what changes of it; or, with a token, what changed since.
+    ///
+    /// # Errors
+    /// [`Error::Sampled`], [`Error::TokenMismatch`], and [`Error::Busy`] when there are too many watches or too many lists are
+    /// being read.
+    pub fn watch(&self, selector: &Selector, since: Option<ResumeToken>) -> Result<Watch, Error> {
+        if let Some(field) = selector.fields().find(|field| SAMPLED.contains(field)) {
+            return Err(Error::Sampled(field.to_owned()));
+        }
+        if since.is_some_and(|token| token != ResumeToken::new(token.revision, &selector.to_string())) {
+            return Err(Error::TokenMismatch);
+        }
+        // A token of revision 0 was given out before the end of a list.
+        let since = since.map(|token| token.revision).filter(|revision| revision.0 > 0);
+        let inner = &self.inner;
+        let mailbox = inner
+            .hub
+            .join(selector, since.is_some(), inner.config.watches_max)
+            .ok_or(Error::Busy("too many watches are open"))?;
+        let mut watch = Watch {
+            inner: Arc::downgrade(inner),
+            selector: selector.clone(),
+            mailbox,
+            seen: since.unwrap_or_default(),
+            list: None,
+            bookmark_every: inner.config.bookmark_every,
+            log: None,
+            ended: false,
+            ahead: None,
+        };
+        // The data may be older than the token: restored from a backup. Going on would pass over what comes until then.
+        let revisions = inner.store.revisions();
+        if since.is_some_and(|since| since > revisions.newest) {
+            watch.ahead = Some(revisions.oldest);
+        }
+        if since.is_none() {
+            let (resources, revision, _) = inner.list(selector, None, usize::MAX);
+            let room = u32::try_from(resources.len())
+                .ok()
+                .and_then(|count| inner.room.clone().try_acquire_many_owned(count).ok())
+                .ok_or(Error::Busy("too many long lists are being read"))?;
+            watch.seen = revision;
+            watch.list = Some(List { resources: resources.into_iter(), _room: room });
+        }
+        Ok(watch)
+    }
+}
