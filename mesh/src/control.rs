@@ -272,7 +272,7 @@ impl State {
 
     fn handle_accepted(&mut self, proposed: Proposed) {
         let id = proposed.peer.name.id();
-        if let Err(reason) = self.may_link(&proposed.peer, Some(&proposed.hello)) {
+        if let Err(reason) = self.may_link(&proposed.peer).and(version(&proposed.hello)) {
             return close(&proposed.connection, reason);
         }
         let me = &self.plane.node.me;
@@ -321,7 +321,7 @@ impl State {
         let refused = if id == self.plane.node.id {
             Err(Close::Itself)
         } else {
-            self.may_link(&peer, None).and_then(|()| {
+            self.may_link(&peer).and_then(|()| {
                 let neighbour = self.neighbours.entry(id).or_default();
                 if neighbour.is_busy() { Err(Close::Duplicate) } else { Ok(()) }
             })
@@ -366,15 +366,13 @@ impl State {
     }
 
     /// Whether there may be a link to a node, as far as this node is concerned.
-    fn may_link(&self, peer: &Peer, hello: Option<&Hello>) -> Result<(), Close> {
+    fn may_link(&self, peer: &Peer) -> Result<(), Close> {
         let linked = self.neighbours.values().filter(|neighbour| neighbour.link.is_some()).count();
         let has_link = self.link(peer.name.id()).is_some();
         if self.plane.credentials.is_revoked(peer) {
             Err(Close::Revoked)
         } else if peer.name.id() == self.plane.node.id {
             Err(Close::Itself)
-        } else if hello.is_some_and(|hello| self.hello(peer.name.id(), 0).common_version(hello).is_err()) {
-            Err(Close::Version)
         } else if linked >= self.plane.node.config.links_max && !has_link {
             Err(Close::Full)
         } else {
@@ -388,12 +386,15 @@ impl State {
         let expected = self.neighbours.get(&id).is_some_and(|neighbour| {
             neighbour.greeting.as_ref().is_some_and(|greeting| greeting.is(connection.stable_id()))
         });
-        let reason = if expected { self.may_link(&peer, Some(&hello)).err() } else { Some(Close::Duplicate) };
-        if let Some(reason) = reason {
-            close(&connection, reason);
-            let of = Some((id, connection.stable_id()));
-            return self.handle_failed(address, of, &Failure::Refused(reason));
-        }
+        let agreed = if expected { self.may_link(&peer) } else { Err(Close::Duplicate) };
+        let version = match agreed.and(version(&hello)) {
+            Ok(version) => version,
+            Err(reason) => {
+                close(&connection, reason);
+                let of = Some((id, connection.stable_id()));
+                return self.handle_failed(address, of, &Failure::Refused(reason));
+            }
+        };
         let now = self.now();
         let node = self.plane.node.clone();
         let neighbour = self.neighbours.entry(id).or_default();
@@ -409,6 +410,7 @@ impl State {
             tag,
             peer: peer.clone(),
             life: hello.life,
+            version,
             dialled,
             connection,
             now,
@@ -444,6 +446,9 @@ impl State {
             return tracing::debug!(%failure, "a connection did not become a link");
         };
         node.counters.dials_failed.one();
+        if failure.is_version() {
+            tracing::warn!(%address, "the node there speaks no version that this one speaks: upgrade the older one");
+        }
         tracing::debug!(%address, %failure, "dialling led to no link");
         let now = self.now();
         let linked = |peer| self.neighbours.get(&peer).is_some_and(|neighbour| neighbour.link.is_some());
@@ -537,4 +542,9 @@ impl State {
         // Whoever does not say goodbye finds out by itself.
         let _ = timeout(GOODBYE, self.plane.endpoint.wait_idle()).await;
     }
+}
+
+/// The version of frames that both ends speak.
+fn version(hello: &Hello) -> Result<u8, Close> {
+    hello.common_version(VERSIONS).map_err(|_| Close::Version)
 }

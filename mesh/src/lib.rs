@@ -53,6 +53,8 @@ pub struct LinkStatus {
     pub address: SocketAddr,
     /// Whether this node dialled.
     pub dialled: bool,
+    /// The version of frames that both ends agreed on.
+    pub version: u8,
     /// The round trip, as measured.
     pub rtt: Duration,
     /// How long there has been the link.

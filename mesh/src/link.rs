@@ -44,6 +44,8 @@ pub(crate) struct Link {
     pub(crate) peer: Peer,
     /// Which life of it.
     pub(crate) life: Life,
+    /// The version of frames that both ends speak.
+    version: u8,
     /// Who it is, as frames name it.
     pub(crate) id: NodeId,
     /// Whether this node dialled.
@@ -74,6 +76,7 @@ pub(crate) struct Begin {
     pub(crate) tag: u64,
     pub(crate) peer: Peer,
     pub(crate) life: Life,
+    pub(crate) version: u8,
     pub(crate) dialled: bool,
     pub(crate) connection: Connection,
     pub(crate) now: Duration,
@@ -87,7 +90,8 @@ impl Link {
         transport: Handle,
     ) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
         let (packets, to_send) = mpsc::channel(PACKETS_MAX);
-        let lanes = (0..LANES).map(|_| Lane::new(config.lane_frames_max, config.lane_bytes_max)).collect();
+        let lane = || Lane::new(begin.version, config.lane_frames_max, config.lane_bytes_max);
+        let lanes = (0..LANES).map(|_| lane()).collect();
         // One body always fits.
         let large_in = config.large_bytes_max.max(BODY_BYTES_MAX).div_ceil(PERMIT_BYTES) + 1;
         let link = Self {
@@ -96,6 +100,7 @@ impl Link {
             id: begin.peer.name.id(),
             peer: begin.peer,
             life: begin.life,
+            version: begin.version,
             dialled: begin.dialled,
             running: Arc::default(),
             begun: begin.now,
@@ -186,6 +191,7 @@ impl Link {
             peer: self.peer.clone(),
             address: self.address(),
             dialled: self.dialled,
+            version: self.version,
             rtt: self.rtt(),
             age: now.saturating_sub(self.begun),
             frames_in: self.frames_in.get(),

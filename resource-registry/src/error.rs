@@ -252,6 +252,10 @@ fn store_problem(error: &store::Error) -> Problem {
             "nothing was changed; what runs here goes on, and `--stale-ok` reads what this node knew last",
         ),
         E::Unknown { .. } => (Code::Timeout, "look whether it was done before you try it again"),
+        E::Unsupported { .. } => (
+            Code::Unsupported,
+            "nothing was changed; upgrade the registry's node: `starlane node list` shows which version each runs",
+        ),
     };
     let mut problem = Problem::new(code, error.to_string()).help(help);
     if matches!(error, E::Busy | E::Unavailable { .. } | E::Unreachable { .. }) {

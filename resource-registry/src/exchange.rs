@@ -41,14 +41,16 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const ATTEMPTS_MAX: usize = 3;
 const VERSION: u8 = 1;
 
-#[derive(Serialize, Deserialize)]
+/// What is asked. Variants are only ever added at the end.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum Asked<'a> {
     Whole(&'a [u8]),
     Part { exchange: u64, total: u64, offset: u64, part: &'a [u8] },
     Rest { exchange: u64, offset: u64 },
 }
 
-#[derive(Serialize, Deserialize)]
+/// What is answered. Variants are only ever added at the end.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum Told<'a> {
     Whole(&'a [u8]),
     /// The part was taken in.
@@ -72,8 +74,8 @@ fn encode(frame: &impl Serialize) -> Bytes {
 fn decode<'a, T: Deserialize<'a>>(frame: &'a [u8]) -> Result<T, Refusal> {
     match frame.split_first() {
         Some((&VERSION, frame)) => postcard::from_bytes(frame)
-            .map_err(|_| Refusal::new(Code::Usage, "the call to the registry cannot be read")),
-        _ => Err(Refusal::new(Code::Unsupported, "the call to the registry is of another version")),
+            .map_err(|_| Refusal::new(Code::Unsupported, "this kind of call is not known here")),
+        _ => Err(Refusal::new(Code::Unsupported, "the call is of another version")),
     }
 }
 
@@ -490,12 +492,37 @@ mod tests {
         assert_eq!(exchanges.held.lock().bytes, 2 * PART_BYTES, "only what came last");
     }
 
+    #[test]
+    fn the_bytes_are_those_that_other_nodes_know() {
+        let asked = [
+            (Asked::Whole(b"xy"), "0100027879"),
+            (Asked::Part { exchange: 300, total: 5, offset: 2, part: b"xy" }, "0101ac020502027879"),
+            (Asked::Rest { exchange: 300, offset: 2 }, "0102ac0202"),
+        ];
+        for (frame, bytes) in asked {
+            assert_eq!(hex::encode(encode(&frame)), bytes, "the wire changed: old nodes must be thought of");
+            assert_eq!(decode::<Asked<'_>>(&hex::decode(bytes).unwrap()).unwrap(), frame);
+        }
+        let told = [
+            (Told::Whole(b"xy"), "0100027879"),
+            (Told::Received, "0101"),
+            (Told::Long { exchange: 300, total: 5, part: b"xy" }, "0102ac0205027879"),
+            (Told::Rest(b"xy"), "0103027879"),
+            (Told::Lost, "0104"),
+        ];
+        for (frame, bytes) in told {
+            assert_eq!(hex::encode(encode(&frame)), bytes, "the wire changed: old nodes must be thought of");
+            assert_eq!(decode::<Told<'_>>(&hex::decode(bytes).unwrap()).unwrap(), frame);
+        }
+    }
+
     #[tokio::test]
     async fn frames_that_are_none_are_refused() {
         let (handler, _, ran) = mirror();
         let part = |total, offset, part| encode(&Asked::Part { exchange: 1, total, offset, part });
         for frame in [&[][..], &[VERSION], &[VERSION + 1, 0, 0], &[VERSION, 9, 9, 9], &[VERSION, 0, 200, 1]] {
-            handler(Bytes::copy_from_slice(frame)).await.unwrap_err();
+            let refused = handler(Bytes::copy_from_slice(frame)).await.unwrap_err();
+            assert_eq!(refused.code, Code::Unsupported, "{frame:?}");
         }
         handler(Bytes::from(vec![VERSION; CALL_BYTES_MAX + 1])).await.unwrap_err();
         for frame in [part(10, 5, &[1]), part(3, 0, &[1; 4]), part(3, 0, &[]), part(u64::MAX, 0, &[1])] {

@@ -388,12 +388,21 @@ pub enum Error {
         /// What the mesh said.
         reason: Arc<str>,
     },
+    /// The node that has the store runs an older version, which does not know what was asked. Nothing changed.
+    #[error("the registry's node does not know what was asked: {reason}")]
+    Unsupported {
+        /// What it said.
+        reason: Arc<str>,
+    },
 }
 
 impl Error {
     /// Whether it passes by itself, so that reading may be tried again after a while.
     pub(crate) fn passes(&self) -> bool {
-        matches!(self, Error::Unreachable { .. } | Error::Unknown { .. } | Error::Busy)
+        matches!(
+            self,
+            Error::Unreachable { .. } | Error::Unknown { .. } | Error::Busy | Error::Unsupported { .. }
+        )
     }
 }
 

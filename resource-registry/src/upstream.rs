@@ -6,6 +6,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use starlane_core::{Code, Refusal};
 
+use crate::store;
+
 /// The way to one service of the registry's node.
 pub trait Upstream: Send + Sync + 'static {
     /// Sends a request of at most [`crate::CALL_BYTES_MAX`] bytes, when called and not when polled, and tells its one
@@ -32,6 +34,24 @@ impl Unanswered {
     pub fn refusal(&self) -> &Refusal {
         match self {
             Unanswered::Rejected(refusal) | Unanswered::Unknown(refusal) => refusal,
+        }
+    }
+
+    /// The same to whoever asks a store or the states. `only_reads`: what was asked changes nothing, so that it does not
+    /// matter whether it ran.
+    pub(crate) fn into_store_error(self, only_reads: bool) -> store::Error {
+        match self {
+            Unanswered::Rejected(Refusal { code: Code::Busy, .. }) => store::Error::Busy,
+            Unanswered::Rejected(Refusal { code: Code::TooLarge, detail, .. }) => {
+                store::Error::TooLarge(detail)
+            }
+            Unanswered::Rejected(Refusal { code: Code::Unsupported, detail, .. }) => {
+                store::Error::Unsupported { reason: detail }
+            }
+            Unanswered::Unknown(refusal) if !only_reads => store::Error::Unknown { reason: refusal.detail },
+            Unanswered::Unknown(refusal) | Unanswered::Rejected(refusal) => {
+                store::Error::Unreachable { reason: refusal.detail }
+            }
         }
     }
 }

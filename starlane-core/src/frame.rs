@@ -11,7 +11,7 @@
 //! # Frames
 //! ```text
 //!  0  u32  length     of all that follows
-//!  4  u8   version    1
+//!  4  u8   version    the one that the two ends of the link agreed on
 //!  5  u8   kind       see `Kind`
 //!  6  u8   hops left  how many more relays it may cross
 //!  7  u8   flags      bits 0-1 priority (0 low, 1 normal, 2 high), bit 2 sampled, bit 3 body on its own stream;
@@ -49,8 +49,14 @@
 //! Both sides of a link say in `HELLO` which versions of frames they speak, and use the newest that both know; without a
 //! common one the link is closed with [`Close::Version`]. `HELLO` itself never changes but by more fields at its end.
 //!
+//! A version is one of a link, not of a frame's whole way: a relay writes what it passes on in the version of the next
+//! link. So a new version may change what [`pass_on`] can put into the words of the one before.
+//!
 //! * What an older node may ignore needs no new version: another kind of frame or of packet (skipped where it is not
 //!   known and counted; relays pass it on), another flag, more fields at the end of a head.
+//! * A new kind that asks for something has a number from 128 on: whoever does not know it refuses it at once with
+//!   `E-UNSUPPORTED`. More often a question is a `CALL` of a new service, or a new question to one, which are refused
+//!   with that code too where they are not known.
 //! * Anything else is a new version, and a build speaks at least the one before too: a mesh is upgraded node by node.
 //!   The frames of each version stay in `tests/golden` for ever.
 //!
@@ -94,8 +100,6 @@ pub const TICKET_BYTES: usize = 8;
 /// How many connections a hello tells of.
 pub const LAST_MAX: usize = 3;
 
-/// The version that is written.
-const VERSION: u8 = *VERSIONS.end();
 const LENGTH_BYTES: usize = 4;
 /// What stands in the place of a body on its own stream.
 const PLACE_BYTES: usize = 16;
@@ -213,7 +217,7 @@ pub enum Kind {
     Traced,
     /// Tells that a signal did not arrive, with a refusal's head.
     Lost,
-    /// Something newer than this build.
+    /// Something newer than this build; from 128 on it wants an answer.
     Other(u8),
 }
 
@@ -257,7 +261,7 @@ impl Kind {
 
     /// Whether somebody waits for something to come back.
     pub const fn is_asking(self) -> bool {
-        matches!(self, Kind::Request | Kind::Call | Kind::Trace)
+        matches!(self, Kind::Request | Kind::Call | Kind::Trace | Kind::Other(128..))
     }
 }
 
@@ -401,11 +405,17 @@ pub enum Place {
     },
 }
 
-/// Appends a frame without its body: one that is inline has to follow.
+/// Appends a frame without its body, in the version of the link that it goes over: a body that is inline has to follow.
 ///
 /// # Errors
 /// When head or body are too large; `out` is then as it was.
-pub fn begin(out: &mut Vec<u8>, header: &Header, head: Head<'_>, place: Place) -> Result<(), Error> {
+pub fn begin(
+    out: &mut Vec<u8>,
+    version: u8,
+    header: &Header,
+    head: Head<'_>,
+    place: Place,
+) -> Result<(), Error> {
     let start = out.len();
     let (detached, body_bytes) = match place {
         Place::Inline(bytes) => (false, bytes as u64),
@@ -416,7 +426,7 @@ pub fn begin(out: &mut Vec<u8>, header: &Header, head: Head<'_>, place: Place) -
         return Err(Error::BodyTooLarge(body_bytes));
     }
     let mut fixed = [0; HEADER_BYTES];
-    fixed[4] = VERSION;
+    fixed[4] = version;
     fixed[5] = header.kind.byte();
     fixed[6] = header.hops_left;
     fixed[7] = header.flags(detached);
@@ -814,13 +824,14 @@ pub fn age(frame: &mut [u8], waited_ms: u32) -> bool {
     left == 0 && fixed[7] & 0b1000 == 0
 }
 
-/// Appends a frame again with one hop less, another time left, and its body in another place: what a relay does.
-/// A body that is inline has to follow.
+/// Appends a frame again in the version of the next link, with one hop less, another time left, and its body in another
+/// place: what a relay does. A body that is inline has to follow.
 ///
 /// # Errors
 /// When the body is too large for its place; `out` is then as it was.
 pub fn pass_on(
     out: &mut Vec<u8>,
+    version: u8,
     front: &[u8],
     hops_left: u8,
     remaining_ms: u32,
@@ -841,6 +852,7 @@ pub fn pass_on(
     out.extend_from_slice(front);
     let length = (front.len() - LENGTH_BYTES + tail) as u32;
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    out[start + 4] = version;
     out[start + 6] = hops_left;
     out[start + 40..start + 44].copy_from_slice(&remaining_ms.to_le_bytes());
     match place {
@@ -1180,14 +1192,14 @@ impl Hello {
         self.last.iter().any(Option::is_some)
     }
 
-    /// The newest version that both sides speak.
+    /// The newest version that whoever says this and a node that speaks `own` both speak.
     ///
     /// # Errors
-    /// The newest version of the other side, when there is none.
-    pub fn common_version(&self, other: &Hello) -> Result<u8, Error> {
-        let newest = self.versions.1.min(other.versions.1);
-        let oldest = self.versions.0.max(other.versions.0);
-        if oldest <= newest { Ok(newest) } else { Err(Error::Version(other.versions.1)) }
+    /// The newest version of whoever says this, when there is none.
+    pub fn common_version(&self, own: RangeInclusive<u8>) -> Result<u8, Error> {
+        let (oldest, newest) = self.versions;
+        let common = newest.min(*own.end());
+        if oldest.max(*own.start()) <= common { Ok(common) } else { Err(Error::Version(newest)) }
     }
 }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test builds itself is right, or the test fails")]
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +13,10 @@ use starlane_core::frame::{
     self, BODY_BYTES_MAX, Control, Ending, Error, FRAME_BYTES_MAX, Frame, HEAD_BYTES_MAX, Head, Header,
     Heads, Hello, Hop, INLINE_BYTES_MAX, Kind, LANES, Life, Place, Service, Slicer, Taken,
 };
+use starlane_core::routing::{self, Advert, Carried, Cost, Edition, Link, Packet, Seen};
 use starlane_core::{
     Agent, Blob, Body, CallChain, Code, Digest, Generation, Headers, Message, MessageId, Method, NodeId,
-    Outcome, Payload, Point, Priority, Refusal, Reply, Request, Trace,
+    Outcome, Payload, Point, Priority, Refusal, Reply, Request, Role, Trace,
 };
 
 const CLOUD: NodeId = NodeId(0x9ebb_5c95_13ba_c4fe);
@@ -51,7 +53,7 @@ fn full_message() -> Message {
 
 fn write(header: &Header, head: Head<'_>, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    frame::begin(&mut out, header, head, Place::Inline(body.len())).unwrap();
+    frame::begin(&mut out, 1, header, head, Place::Inline(body.len())).unwrap();
     out.extend_from_slice(body);
     out
 }
@@ -114,6 +116,29 @@ fn hello() -> Hello {
     }
 }
 
+/// What nodes tell their neighbours that they know of the mesh.
+fn digest() -> routing::Digest {
+    let edition = Edition { generation: Generation(300), sequence: 1 << 40 };
+    routing::Digest { first: NodeId(0), last: NodeId(u64::MAX), seen: vec![Seen { node: CLOUD, edition }] }
+}
+
+/// What a node tells all others of itself.
+fn carried() -> Carried {
+    let advert = Advert {
+        name: "edge-1".parse().unwrap(),
+        edition: Edition { generation: Generation(9), sequence: 77 },
+        role: Role::Leaf,
+        registry: false,
+        draining: true,
+        labels: [("tier".to_owned(), "edge".to_owned())].into(),
+        links: vec![Link { to: CLOUD, cost: Cost::from_rtt(Duration::from_millis(20)) }],
+        more: Bytes::from_static(b"later"),
+        chain: Bytes::from_static(b"chain"),
+        signature: Bytes::from_static(b"signature"),
+    };
+    Carried { age_ms: 1_500, advert: Arc::new(advert) }
+}
+
 fn written(control: &Control) -> Vec<u8> {
     let mut out = Vec::new();
     control.write(&mut out).unwrap();
@@ -133,7 +158,7 @@ fn golden() -> Vec<(&'static str, Vec<u8>)> {
     Hop { node: EDGE, rtt: Duration::from_micros(35_000) }.write(&mut hops);
     let mut detached = Vec::new();
     let large = Place::Detached { bytes: 1_000_000, ticket: 3 };
-    frame::begin(&mut detached, &header(Kind::Reply), Head::Reply(&reply), large).unwrap();
+    frame::begin(&mut detached, 1, &header(Kind::Reply), Head::Reply(&reply), large).unwrap();
     vec![
         ("request", write_message(&message(Body::Bytes(Bytes::from_static(b"{\"sku\":7}"))))),
         ("request-full", write_message(&full_message())),
@@ -147,6 +172,8 @@ fn golden() -> Vec<(&'static str, Vec<u8>)> {
         ("answer", write(&header(Kind::Answer), Head::None, b"revision 9")),
         ("trace", write(&header(Kind::Trace), Head::None, &hops)),
         ("hello", written(&Control::Hello(Box::new(hello())))),
+        ("packet-digest", frame::pack(1, &Packet::Digest(digest()))),
+        ("packet-adverts", frame::pack(1, &Packet::Adverts(vec![carried()]))),
         ("routing", written(&Control::Routing(Bytes::from_static(b"advert")))),
     ]
 }
@@ -199,6 +226,9 @@ fn version_1_is_read_as_it_always_was() {
         read(&[&golden_bytes("trace")], |frame| Hop::read_all(&frame.body())).unwrap().remove(0).unwrap();
     assert_eq!(hops.iter().map(|hop| hop.node).collect::<Vec<_>>(), [CLOUD, EDGE]);
     assert_eq!(controls(&golden_bytes("hello")), Ok(vec![Control::Hello(Box::new(hello()))]));
+    let packet = |name| frame::unpack::<Packet>(1, &golden_bytes(name), 4_096);
+    assert_eq!(packet("packet-digest"), Ok(Packet::Digest(digest())));
+    assert_eq!(packet("packet-adverts"), Ok(Packet::Adverts(vec![carried()])));
     assert_eq!(controls(&golden_bytes("routing")), Ok(vec![Control::Routing(Bytes::from_static(b"advert"))]));
 }
 
@@ -208,6 +238,10 @@ fn what_a_newer_node_adds_to_version_1_is_ignored() {
     let mut bytes = golden_bytes("cancel");
     bytes[5] = 200;
     assert_eq!(read(&[&bytes], |frame| frame.header.kind), Ok(vec![Kind::Other(200)]));
+    // From 128 on it wants an answer, and its time runs out as that of a request does.
+    assert!(Kind::Other(128).is_asking() && !Kind::Other(127).is_asking());
+    bytes[40] = 9;
+    assert!(frame::age(&mut bytes, 9));
 
     let mut bytes = golden_bytes("request");
     bytes[7] |= 0b1000_0000;
@@ -226,6 +260,21 @@ fn what_a_newer_node_adds_to_version_1_is_ignored() {
     assert_eq!(controls(&bytes), Ok(vec![Control::Hello(Box::new(hello()))]));
     bytes[5] = 200;
     assert_eq!(controls(&bytes), Ok(vec![Control::Other(200)]));
+}
+
+#[test]
+fn frames_are_written_in_the_version_of_their_link() {
+    let request = message(Body::Bytes(Bytes::from_static(b"{\"sku\":7}")));
+    let Payload::Request(asked) = &request.payload else { unreachable!() };
+    let fixed = Header::of_message(&request.header, Kind::Request, EDGE, CLOUD);
+    let mut written = Vec::new();
+    let place = Place::Inline(9);
+    frame::begin(&mut written, 9, &fixed, Head::Message(&request.header, asked), place).unwrap();
+    assert_eq!(written[4], 9);
+    // A relay between two links translates: nothing of the frame is of the version that it came in.
+    let mut passed = Vec::new();
+    frame::pass_on(&mut passed, 1, &written, fixed.hops_left, fixed.remaining_ms, place).unwrap();
+    assert_eq!(passed[..], golden_bytes("request")[..written.len()]);
 }
 
 #[test]
@@ -251,9 +300,8 @@ fn both_sides_settle_on_the_newest_common_version() {
         ((2, 3), (1, 2), Some(2)),
         ((3, 4), (1, 2), None),
     ] {
-        let (one, other) = (speaks(one.0, one.1), speaks(other.0, other.1));
-        assert_eq!(one.common_version(&other).ok(), common);
-        assert_eq!(other.common_version(&one).ok(), common);
+        assert_eq!(speaks(one.0, one.1).common_version(other.0..=other.1).ok(), common);
+        assert_eq!(speaks(other.0, other.1).common_version(one.0..=one.1).ok(), common);
     }
 }
 
@@ -290,12 +338,12 @@ fn what_is_too_large_is_not_written() {
     let Payload::Request(request) = &mut large.payload else { unreachable!() };
     request.headers.set("note", &"x".repeat(HEAD_BYTES_MAX));
     let head = Head::Message(&large.header, request);
-    let written = frame::begin(&mut out, &header(Kind::Request), head, Place::Inline(0));
+    let written = frame::begin(&mut out, 1, &header(Kind::Request), head, Place::Inline(0));
     assert!(matches!(written, Err(Error::HeadTooLarge(_))));
     let inline = Place::Inline(INLINE_BYTES_MAX + 1);
     let detached = Place::Detached { bytes: BODY_BYTES_MAX as u64 + 1, ticket: 0 };
     for place in [inline, detached] {
-        let written = frame::begin(&mut out, &header(Kind::Answer), Head::None, place);
+        let written = frame::begin(&mut out, 1, &header(Kind::Answer), Head::None, place);
         assert!(matches!(written, Err(Error::BodyTooLarge(_))));
     }
     assert_eq!(out, b"before");
@@ -310,7 +358,7 @@ fn a_relay_changes_hops_time_and_place_alone() {
     let front = read(&[&bytes], |frame| frame.front().to_vec()).unwrap().remove(0);
     let body = &bytes[front.len()..];
     let mut passed = Vec::new();
-    frame::pass_on(&mut passed, &front, 6, 2_400, Place::Inline(body.len())).unwrap();
+    frame::pass_on(&mut passed, 1, &front, 6, 2_400, Place::Inline(body.len())).unwrap();
     passed.extend_from_slice(body);
     let mut expected = message(Body::Bytes(Bytes::from_static(b"{\"sku\":7}")));
     expected.header.hops_left = 6;
@@ -324,10 +372,10 @@ fn a_relay_changes_hops_time_and_place_alone() {
     let bytes = golden_bytes("reply-detached");
     let front = read(&[&bytes], |frame| frame.front().to_vec()).unwrap().remove(0);
     let mut passed = Vec::new();
-    frame::pass_on(&mut passed, &front, 3, 0, Place::Detached { bytes: 1_000_000, ticket: 9 }).unwrap();
+    frame::pass_on(&mut passed, 1, &front, 3, 0, Place::Detached { bytes: 1_000_000, ticket: 9 }).unwrap();
     assert_eq!(read(&[&passed], |frame| frame.detached()), Ok(vec![Some((1_000_000, 9))]));
     let mut inline = Vec::new();
-    frame::pass_on(&mut inline, &front, 3, 0, Place::Inline(2)).unwrap();
+    frame::pass_on(&mut inline, 1, &front, 3, 0, Place::Inline(2)).unwrap();
     inline.extend_from_slice(b"{}");
     assert_eq!(read_outcome(&inline), read_outcome(&golden_bytes("reply")));
 }
@@ -346,7 +394,7 @@ fn waiting_takes_from_the_time_left() {
     }
     let mut detached = Vec::new();
     let place = Place::Detached { bytes: 1_000_000, ticket: 0 };
-    frame::begin(&mut detached, &header(Kind::Call), Head::Call(Service(1)), place).unwrap();
+    frame::begin(&mut detached, 1, &header(Kind::Call), Head::Call(Service(1)), place).unwrap();
     assert!(!frame::age(&mut detached, 9_999));
 }
 

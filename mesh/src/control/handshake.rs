@@ -49,6 +49,17 @@ impl From<quinn::WriteError> for Failure {
 }
 
 impl Failure {
+    /// Whether the two nodes speak no version in common, as either end found.
+    pub(crate) fn is_version(&self) -> bool {
+        match self {
+            Failure::Refused(why) => *why == Close::Version,
+            Failure::Connection(quinn::ConnectionError::ApplicationClosed(close)) => {
+                close.error_code == Close::Version.code().into()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the other end is no member, as TLS or this node found.
     pub(crate) fn is_stranger(&self) -> bool {
         match self {

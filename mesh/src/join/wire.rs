@@ -293,6 +293,19 @@ mod tests {
         ];
         let encoded: Vec<_> = answers().iter().map(|answer| hex::encode(answer.encode().unwrap())).collect();
         assert_eq!(encoded, golden);
+        for (answer, bytes) in answers().into_iter().zip(golden) {
+            assert_eq!(Answer::decode(&hex::decode(bytes).unwrap()), Ok(answer));
+        }
+    }
+
+    /// What a newer node asks is answered as malformed, and what it answers is said not to be understood.
+    #[test]
+    fn what_is_not_known_yet_is_malformed() {
+        for unknown in [&[VERSION, 2][..], &[VERSION, 2, 0, 0], &[VERSION, 200, 1]] {
+            assert_eq!(Request::decode(unknown), Err(Malformed));
+            assert_eq!(Answer::decode(unknown), Err(Malformed));
+        }
+        assert_eq!(Answer::decode(&[VERSION, 1, 11]), Err(Malformed), "another refusal");
     }
 
     #[test]

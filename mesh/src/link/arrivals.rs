@@ -221,7 +221,7 @@ impl Arrivals {
 #[cfg(test)]
 mod tests {
     use starlane_core::MessageId;
-    use starlane_core::frame::{self, Head, Kind, Place, Slicer};
+    use starlane_core::frame::{self, Head, Kind, Place, Slicer, VERSIONS};
 
     use super::*;
 
@@ -233,7 +233,7 @@ mod tests {
     fn with_frame<T>(kind: Kind, id: u128, to: u64, place: Place, then: impl FnOnce(&Frame<'_>) -> T) -> T {
         let header = Header::new(kind, NodeId(1), NodeId(to), MessageId(id), 50);
         let mut out = Vec::new();
-        frame::begin(&mut out, &header, Head::None, place).unwrap();
+        frame::begin(&mut out, *VERSIONS.end(), &header, Head::None, place).unwrap();
         let mut slicer = Slicer::frames();
         slicer.push(out.into());
         then(&Frame::read(slicer.next().unwrap().unwrap()).unwrap())

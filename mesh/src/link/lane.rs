@@ -20,6 +20,8 @@ pub(crate) const SHARED_BYTES_MIN: usize = 4 * 1024;
 
 /// Frames that wait for their turn to be written.
 pub(crate) struct Lane {
+    /// The version that both ends of the link speak.
+    version: u8,
     frames_max: usize,
     bytes_max: usize,
     state: Mutex<State>,
@@ -82,11 +84,11 @@ pub(crate) enum NotTaken {
 }
 
 impl Front<'_> {
-    fn write(&self, out: &mut Vec<u8>, place: Place) -> Result<(), frame::Error> {
+    fn write(&self, out: &mut Vec<u8>, version: u8, place: Place) -> Result<(), frame::Error> {
         match *self {
-            Front::New { header, head } => frame::begin(out, header, head, place),
+            Front::New { header, head } => frame::begin(out, version, header, head, place),
             Front::Passed { front, hops_left, remaining_ms } => {
-                frame::pass_on(out, front, hops_left, remaining_ms, place)
+                frame::pass_on(out, version, front, hops_left, remaining_ms, place)
             }
         }
     }
@@ -102,7 +104,7 @@ impl Content<'_> {
 }
 
 impl Lane {
-    pub(crate) fn new(frames_max: usize, bytes_max: usize) -> Self {
+    pub(crate) fn new(version: u8, frames_max: usize, bytes_max: usize) -> Self {
         let state = State {
             open: true,
             full: VecDeque::new(),
@@ -112,7 +114,7 @@ impl Lane {
             capacity: CAPACITY_MIN,
             writer: None,
         };
-        Self { frames_max, bytes_max, state: Mutex::new(state) }
+        Self { version, frames_max, bytes_max, state: Mutex::new(state) }
     }
 
     /// Takes a frame, with the body that stands in it. What goes back to whoever asked may fill twice as much, since
@@ -141,7 +143,7 @@ impl Lane {
             last.bytes.reserve(state.capacity);
         }
         let at = last.bytes.len();
-        front.write(&mut last.bytes, place).map_err(NotTaken::TooLarge)?;
+        front.write(&mut last.bytes, self.version, place).map_err(NotTaken::TooLarge)?;
         // A buffer is far shorter than 4 GiB, and only differences of the time count.
         last.marks.push(Mark { at: at as u32, kind, since_ms: now_ms as u32 });
         match body {
@@ -249,13 +251,13 @@ impl Piece {
 mod tests {
     use std::task::Waker;
 
-    use starlane_core::frame::{Frame, Kind, Slicer};
+    use starlane_core::frame::{Frame, Kind, Slicer, VERSIONS};
     use starlane_core::{MessageId, NodeId};
 
     use super::*;
 
     fn lane() -> Lane {
-        Lane::new(8, 10_000)
+        Lane::new(*VERSIONS.end(), 8, 10_000)
     }
 
     fn header(kind: Kind, id: u128, remaining_ms: u32) -> Header {
@@ -302,6 +304,21 @@ mod tests {
         assert_eq!(frames(&batch), [(1, 50, 1), (2, 50, SHARED_BYTES_MIN), (3, 50, 1)]);
         assert_eq!(lane.waiting(), 0);
         assert!(take(&lane).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_written_is_of_the_version_that_both_ends_speak() {
+        let lane = Lane::new(7, 8, 10_000);
+        let header = header(Kind::Call, 1, 50);
+        push(&lane, 0, &header, b"own").unwrap();
+        let mut front = Vec::new();
+        frame::begin(&mut front, 6, &header, Head::None, Place::Inline(0)).unwrap();
+        let passed = Front::Passed { front: &front, hops_left: 3, remaining_ms: 40 };
+        lane.push(0, Kind::Call, passed, Place::Inline(0), Content::Copied(&[])).unwrap();
+        let batch = take(&lane).unwrap();
+        let versions: Vec<u8> =
+            batch[0].marks.iter().map(|mark| batch[0].bytes[mark.at as usize + 4]).collect();
+        assert_eq!(versions, [7, 7]);
     }
 
     #[test]

@@ -214,7 +214,13 @@ impl Node {
                 let _ = self.send_back(Some(link), lane, &header.back(Kind::Traced), Head::None, hops);
             }
             Kind::Lost => self.counters.signals_lost.one(),
-            Kind::Other(_) => self.counters.kinds_unknown.one(),
+            Kind::Other(_) => {
+                self.counters.kinds_unknown.one();
+                if header.kind.is_asking() {
+                    let detail = format!("{} runs an older version, which does not know this", self.me.name);
+                    self.refuse(Some(link), lane, header, Code::Unsupported, &detail);
+                }
+            }
         }
     }
 

@@ -11,4 +11,5 @@ mod outcomes;
 mod raw;
 mod relays;
 mod sockets;
+mod versions;
 mod world;

@@ -26,9 +26,12 @@ pub(crate) struct RawLink {
     heard: RecvStream,
 }
 
+/// The version of frames that it writes and wants.
+pub(crate) const VERSION: u8 = 1;
+
 pub(crate) fn hello() -> Hello {
     let life = Life { generation: Generation(1), process: 1 };
-    Hello { versions: (1, 1), features: 0, link: 1, life, last: [None; 3] }
+    Hello { versions: (VERSION, VERSION), features: 0, link: 1, life, last: [None; 3] }
 }
 
 impl Raw {
@@ -55,9 +58,19 @@ impl Raw {
 
     /// A link, with both sides' hello.
     pub(crate) async fn link(&self, to: SocketAddr, client: &rustls::ClientConfig) -> RawLink {
+        self.link_as(to, client, hello()).await
+    }
+
+    /// A link, after a hello that says something else.
+    pub(crate) async fn link_as(
+        &self,
+        to: SocketAddr,
+        client: &rustls::ClientConfig,
+        hello: Hello,
+    ) -> RawLink {
         let connection = self.connect(to, client).await.unwrap();
         let (mut control, mut heard) = connection.open_bi().await.unwrap();
-        control.write_all(&written(&Control::Hello(Box::new(hello())))).await.unwrap();
+        control.write_all(&written(&Control::Hello(Box::new(hello)))).await.unwrap();
         let mut lanes = Vec::new();
         for lane in 0..LANES {
             let (mut send, receive) = connection.open_bi().await.unwrap();
@@ -81,13 +94,20 @@ impl RawLink {
         code(&self.connection.closed().await)
     }
 
-    /// What comes back over a lane.
+    /// What comes back over a lane: header and head.
     pub(crate) async fn next_frame(&mut self, lane: usize) -> (Header, Bytes) {
+        let (header, head, _) = self.next_whole(lane).await;
+        (header, head)
+    }
+
+    /// What comes back over a lane: header, head and body.
+    pub(crate) async fn next_whole(&mut self, lane: usize) -> (Header, Bytes, Bytes) {
         let mut slicer = Slicer::frames();
         loop {
             if let Some(piece) = slicer.next().unwrap() {
                 let frame = Frame::read(piece).unwrap();
-                return (frame.header, Bytes::copy_from_slice(frame.head()));
+                assert_eq!(frame.bytes()[4], VERSION);
+                return (frame.header, Bytes::copy_from_slice(frame.head()), frame.body());
             }
             let chunk = self.lanes[lane].1.read_chunk(usize::MAX, true).await.unwrap().unwrap();
             slicer.push(chunk.bytes);

@@ -138,6 +138,7 @@ impl Cache {
                 let refusal = unanswered.refusal();
                 match refusal.code {
                     Code::Busy => Failed::Busy(refusal.detail.clone()),
+                    Code::Unsupported => Failed::There(refusal.detail.clone()),
                     _ => Failed::Unreachable(refusal.detail.clone()),
                 }
             };

@@ -61,9 +61,8 @@ pub(super) fn encode(value: &impl Serialize) -> Bytes {
 
 pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Refusal> {
     match bytes.split_first() {
-        Some((&VERSION, bytes)) => {
-            postcard::from_bytes(bytes).map_err(|_| Refusal::new(Code::Usage, "no call for content"))
-        }
+        Some((&VERSION, bytes)) => postcard::from_bytes(bytes)
+            .map_err(|_| Refusal::new(Code::Unsupported, "this kind of call for content is not known here")),
         _ => Err(Refusal::new(Code::Unsupported, "a call for content of another version")),
     }
 }
@@ -97,6 +96,9 @@ mod tests {
         for (answer, bytes) in answers {
             assert_eq!(hex::encode(encode(&answer)), bytes, "the wire changed");
             assert_eq!(decode::<Answer<'_>>(&hex::decode(bytes).unwrap()).unwrap(), answer);
+        }
+        for unknown in [&[][..], &[VERSION], &[VERSION, 99], &[VERSION + 1, 0]] {
+            assert_eq!(decode::<Request<'_>>(unknown).unwrap_err().code, Code::Unsupported, "{unknown:?}");
         }
         let longest = encode(&Answer::Piece(&vec![0; PIECE_BYTES as usize]));
         assert!(longest.len() < crate::CALL_BYTES_MAX);

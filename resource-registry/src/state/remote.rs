@@ -13,7 +13,7 @@ use super::StateStore;
 use crate::error::Error;
 use crate::exchange::{Caller, Exchanges};
 use crate::store;
-use crate::upstream::{Unanswered, Upstream};
+use crate::upstream::Upstream;
 
 const VERSION: u8 = 1;
 /// How long a call may take before its outcome is unknown.
@@ -118,14 +118,8 @@ impl RemoteStates {
     async fn ask(&self, request: Request) -> Result<Answer, Error> {
         // Claiming the same epoch again changes nothing.
         let only_reads = !matches!(request, Request::Commit { .. } | Request::Delete { .. });
-        let unanswered = |unanswered: Unanswered| match unanswered {
-            Unanswered::Rejected(Refusal { code: Code::Busy, .. }) => store::Error::Busy,
-            Unanswered::Unknown(refusal) if !only_reads => store::Error::Unknown { reason: refusal.detail },
-            Unanswered::Unknown(refusal) | Unanswered::Rejected(refusal) => {
-                store::Error::Unreachable { reason: refusal.detail }
-            }
-        };
-        let answer = self.caller.call(encode(&request), TIMEOUT).await.map_err(unanswered)?;
+        let answer = self.caller.call(encode(&request), TIMEOUT).await;
+        let answer = answer.map_err(|unanswered| unanswered.into_store_error(only_reads))?;
         let result: Result<Answer, store::Error> = decode(&answer).ok_or_else(unexpected)?;
         Ok(result?)
     }
@@ -362,6 +356,30 @@ mod tests {
             "010003010973686f703a63617274",
         ];
         assert_eq!(bytes.map(hex::encode), golden, "the wire changed: old nodes must be thought of");
+        for (at, line) in golden.iter().enumerate() {
+            let bytes = hex::decode(line).unwrap();
+            let again = match at {
+                0..5 => encode(&decode::<Request>(&bytes).unwrap()),
+                _ => encode(&decode::<Result<Answer, store::Error>>(&bytes).unwrap()),
+            };
+            assert_eq!(hex::encode(again), *line);
+        }
+    }
+
+    /// A node that is newer than the registry's asks what that does not know.
+    #[tokio::test]
+    async fn what_the_other_side_does_not_know_is_said_so() {
+        let newer: crate::flaky::Handler = Arc::new(|_| {
+            let folder = tempfile::tempdir().unwrap();
+            let service = StateService::new(StateStore::open(folder.path().join("state.redb")).unwrap());
+            let unknown = crate::exchange::framed(&[VERSION, 99]);
+            async move { service.handle("edge-1".parse().unwrap(), unknown).await }.boxed()
+        });
+        let there = MeshStates::There(RemoteStates::new(Flaky::new(newer, 1, Faults::default())));
+        let error = there.commit(&point("shop:cart"), Epoch(3), "s".into()).await.unwrap_err();
+        let problem = starlane_core::Problem::from(error);
+        assert_eq!(problem.code, Code::Unsupported);
+        assert!(problem.help.unwrap().contains("upgrade the registry's node"));
     }
 
     #[tokio::test]

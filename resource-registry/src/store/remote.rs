@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use starlane_core::{Code, Refusal, Revision, Timestamp};
+use starlane_core::{Code, Revision, Timestamp};
 use tokio::time::Instant;
 
 use super::wire::{self, Answer, Request, Response};
@@ -122,12 +122,7 @@ impl Shared {
                 true => Error::Unreachable { reason },
                 false => Error::Unknown { reason },
             };
-            let response = result.map_err(|unanswered| match unanswered {
-                Unanswered::Rejected(Refusal { code: Code::Busy, .. }) => Error::Busy,
-                Unanswered::Rejected(Refusal { code: Code::TooLarge, detail, .. }) => Error::TooLarge(detail),
-                Unanswered::Rejected(refusal) => Error::Unreachable { reason: refusal.detail },
-                Unanswered::Unknown(refusal) => unknown(refusal.detail),
-            })?;
+            let response = result.map_err(|unanswered| unanswered.into_store_error(only_reads))?;
             let Ok(Response { revisions, result }) = wire::decode(&response) else {
                 return Err(unknown("its answer cannot be read".into()));
             };
@@ -148,7 +143,8 @@ impl Shared {
     fn note(&self, result: &Result<Bytes, Unanswered>, polled: bool) {
         let mut state = self.state.lock();
         match result {
-            Err(Unanswered::Rejected(refusal)) if refusal.code == Code::Busy => {}
+            // It was there to say so.
+            Err(Unanswered::Rejected(refusal)) if matches!(refusal.code, Code::Busy | Code::Unsupported) => {}
             Err(unanswered) => {
                 let reason = unanswered.refusal().detail.clone();
                 if state.lost.is_none() {

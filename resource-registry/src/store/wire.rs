@@ -209,7 +209,8 @@ mod tests {
             Err(Error::InUse { file }),
             Err(Error::Closed),
             Err(Error::Unreachable { reason: reason.clone() }),
-            Err(Error::Unknown { reason }),
+            Err(Error::Unknown { reason: reason.clone() }),
+            Err(Error::Unsupported { reason }),
         ];
         let revisions = Revisions { newest: Revision(300), oldest: Revision(1) };
         results.into_iter().map(|result| Response { revisions, result }).collect()

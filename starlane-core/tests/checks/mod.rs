@@ -246,8 +246,14 @@ fn check_frame(frame: &Frame<'_>, heads: &mut Heads) {
             let (Payload::Request(request) | Payload::Signal(request)) = &message.payload else {
                 panic!("a reply was read as a message")
             };
-            frame::begin(&mut again, &header, Head::Message(&message.header, request), place)
-                .expect("what was read can be written");
+            frame::begin(
+                &mut again,
+                *frame::VERSIONS.end(),
+                &header,
+                Head::Message(&message.header, request),
+                place,
+            )
+            .expect("what was read can be written");
             again.extend_from_slice(&body);
             assert_eq!(
                 read_again(&again, |frame| Heads::default().message(
@@ -267,7 +273,9 @@ fn check_frame(frame: &Frame<'_>, heads: &mut Heads) {
                 Outcome::Unknown(refusal) => Head::Refusal(frame::Ending::Unknown, refusal),
             };
             // A detail is cut when it is long; then it is another outcome.
-            if frame::begin(&mut again, &header, written, place).is_ok() && head.len() < 4_096 {
+            if frame::begin(&mut again, *frame::VERSIONS.end(), &header, written, place).is_ok()
+                && head.len() < 4_096
+            {
                 again.extend_from_slice(&body);
                 let read = read_again(&again, |frame| {
                     Heads::default().outcome(&frame.header, frame.head(), frame.body())

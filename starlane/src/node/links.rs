@@ -144,6 +144,10 @@ fn unanswered(refusal: Refusal, to: &NodeName) -> Problem {
     if matches!(problem.code, Code::Unreachable | Code::Timeout) {
         problem.detail = format!("the node `{to}` does not answer: {}", problem.detail);
         problem.help.get_or_insert_with(|| "see how it is: `starlane node list`".to_owned());
+    } else if problem.code == Code::Unsupported {
+        problem.detail = format!("the node `{to}` does not know what it is asked: {}", problem.detail);
+        let help = "it may run an older version: `starlane node list` shows which version each runs";
+        problem.help.get_or_insert_with(|| help.to_owned());
     }
     problem
 }
@@ -295,8 +299,14 @@ impl Arrivals {
             }
             return Ok(self.receivers()?.hosting.answer(ask));
         }
-        let services = self.services.read().clone().ok_or_else(|| {
-            Refusal::new(Code::Unsupported, "this node does not keep the registry, or is starting")
+        if ![STORE, BLOBS, STATES, LEADER, DESK].contains(&call.service) {
+            return Err(unknown());
+        }
+        let services = self.services.read().clone().ok_or_else(|| match self.links.get() {
+            Some(links) if links.registry != links.handle.me().name => {
+                Refusal::new(Code::Unsupported, "this node does not keep the registry")
+            }
+            _ => starting(),
         })?;
         Ok(match call.service {
             STORE => services.store.handle(name, call.body),
@@ -307,13 +317,17 @@ impl Arrivals {
                 let desk = services.desk.clone();
                 async move { desk.answer(&call.body).await }.boxed()
             }
-            _ => return Err(Refusal::new(Code::Unsupported, "this node does not know the service")),
+            _ => return Err(unknown()),
         })
     }
 }
 
 fn asked<T: DeserializeOwned>(body: Bytes) -> Result<(T, Bytes), Refusal> {
     services::asked(body)
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(Code::Unsupported, "this node does not know the service")
 }
 
 fn starting() -> Refusal {
@@ -360,5 +374,22 @@ impl Local for Arrivals {
             arrivals.answer(name, call)?.await
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_is_not_known_is_refused_at_once_and_one_that_is_not_there_yet_too() {
+        let ask = |service| {
+            let call =
+                Call { from: NodeId(7), service, remaining: Duration::from_secs(5), body: Bytes::new() };
+            Arrivals::new().answer("edge".parse().unwrap(), call).err().map(|refusal| refusal.code)
+        };
+        assert_eq!(ask(Service(99)), Some(Code::Unsupported));
+        assert_eq!(ask(STORE), Some(Code::NotReady));
+        assert_eq!(ask(HOST), Some(Code::Unsupported), "no question");
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! A call's body is the length of a JSON document as four bytes, lowest first, the document, and bytes that belong to it: the
 //! state of a mechtron on its way. The answer is written the same way; its document is what was asked for, or the problem.
+//!
+//! Nodes of neighbouring versions ask each other, so what is here stays as it is: a new question is a new variant, which an
+//! older node refuses with `E-UNSUPPORTED`, and a new field has a default. `services.golden` holds all of it fast.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use gateway::shapes::{LogLine, ProblemDetails, TokenInfo};
@@ -185,19 +188,10 @@ pub(super) fn answered<T: DeserializeOwned>(bytes: Bytes) -> Result<(T, Bytes), 
     let read: Option<(Result<T, ProblemDetails>, Bytes)> = decode(bytes);
     match read {
         Some((Ok(document), rest)) => Ok((document, rest)),
-        Some((Err(details), _)) => Err(problem(details)),
+        Some((Err(details), _)) => Err(details.into()),
         None => Err(Problem::new(Code::Unsupported, "the other node's answer cannot be read")
             .help("run the same version of starlane on both")),
     }
-}
-
-fn problem(details: ProblemDetails) -> Problem {
-    let mut problem = Problem::new(details.code, details.detail);
-    problem.point = details.point;
-    problem.help = details.help;
-    problem.errors = details.errors;
-    problem.retry_after = details.retry_after;
-    problem
 }
 
 #[cfg(test)]
@@ -214,6 +208,106 @@ mod tests {
         let wrong = Problem::new(Code::NotFound, "nothing is there").help("look elsewhere");
         let told = answered::<bool>(answer::<bool>(Err(wrong.clone())).unwrap()).unwrap_err();
         assert_eq!(told, wrong);
+    }
+
+    /// A document as it is written, after a look whether it is read as the same.
+    fn line<T: Serialize + DeserializeOwned>(document: &T) -> String {
+        let json = serde_json::to_string(document).unwrap();
+        let read: T = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), json);
+        json
+    }
+
+    /// What nodes that run already understand. A change here is a change of the wire: old nodes must be thought of.
+    const GOLDEN: &str = include_str!("services.golden");
+
+    #[test]
+    fn the_documents_are_those_that_other_nodes_know() {
+        let point = || "shop:cart".parse::<Point>().unwrap();
+        let edge = || "edge".parse::<NodeName>().unwrap();
+        let agent = || Agent("mesh:users:ann".parse().unwrap());
+        let load = Load { live: 3, queue: 7 };
+        let labels = std::collections::BTreeMap::from([("tier".parse().unwrap(), "edge".to_owned())]);
+        let terms = Terms { role: Role::Relay, ttl_seconds: 600, labels: labels.clone(), name: Some(edge()) };
+        let expires = starlane_core::Timestamp(5);
+        let info = TokenInfo { id: "t1".into(), role: Role::Leaf, expires, labels, name: Some(edge()) };
+        let held = vec![(point(), Epoch(300))];
+        let heard = Heard { generation: Generation(9), load, held };
+        let life = NodeLife { name: edge(), alive: true, assigned: 2, load, seen_ms: Some(40) };
+        let log_line = LogLine {
+            time: starlane_core::Timestamp(5),
+            level: "info".into(),
+            point: point(),
+            line: "hello".into(),
+            trace: None,
+        };
+        let why = gateway::shapes::Why {
+            point: point(),
+            state: gateway::shapes::WhyState::Placed,
+            node: Some(edge()),
+            epoch: Some(Epoch(300)),
+            reason: "it fits".into(),
+            place: Some("[tier = \"edge\"]".into()),
+            candidates: vec![gateway::shapes::Candidate {
+                node: edge(),
+                chosen: true,
+                reason: "it fits".into(),
+            }],
+            help: None,
+        };
+        let mut problem = Problem::new(Code::Busy, "too much").help("wait").at(&point());
+        problem.retry_after = Some(2);
+        let leader = [
+            LeaderAsk::Heard(heard),
+            LeaderAsk::Move { point: point(), to: edge() },
+            LeaderAsk::Why { point: point() },
+            LeaderAsk::Nodes,
+            LeaderAsk::Revoke { agent: agent(), name: edge() },
+            LeaderAsk::MakeToken { agent: agent(), terms },
+            LeaderAsk::Tokens,
+            LeaderAsk::DeleteToken { agent: agent(), id: "t1".into() },
+        ];
+        let host = [
+            HostAsk::Release { point: point(), epoch: Epoch(300), within_ms: 5_000 },
+            HostAsk::Adopt { point: point(), epoch: Epoch(301), state: true },
+            HostAsk::Info { point: point() },
+            HostAsk::Logs { point: point(), tail: 10, follow: true },
+            HostAsk::MoreLogs { follower: 4 },
+        ];
+        let mut lines: Vec<String> = leader.iter().map(line).collect();
+        lines.extend(host.iter().map(line));
+        lines.extend([
+            line(&Ok::<(), ()>(())),
+            line(&Ok::<bool, ()>(true)),
+            line(&Placed { from: Some(edge()), epoch: Epoch(300) }),
+            line(&why),
+            line(&vec![life]),
+            line(&MadeToken {
+                token: "sl1.a.b.c".into(),
+                address: Some("cloud:4343".into()),
+                info: info.clone(),
+            }),
+            line(&vec![info]),
+            line(&Logged { lines: vec![log_line], follower: Some(4) }),
+            line(&Err::<(), _>(ProblemDetails::from(problem))),
+        ]);
+        assert_eq!(lines.join("\n"), GOLDEN.trim_end(), "the wire changed");
+        assert_eq!(ask(&LeaderAsk::Nodes, b"xy").unwrap()[..], b"\x07\0\0\0\"Nodes\"xy"[..]);
+    }
+
+    #[test]
+    fn what_a_newer_node_adds_is_skipped_and_what_it_asks_anew_is_refused() {
+        let more = serde_json::json!({ "Move": { "point": "shop:cart", "to": "edge", "gently": true } });
+        let (read, _) = asked::<LeaderAsk>(ask(&more, b"").unwrap()).unwrap();
+        assert_eq!(
+            read,
+            LeaderAsk::Move { point: "shop:cart".parse().unwrap(), to: "edge".parse().unwrap() }
+        );
+        for other in [serde_json::json!("Weather"), serde_json::json!({ "Weather": { "at": "edge" } })] {
+            let refused = asked::<LeaderAsk>(ask(&other, b"").unwrap()).unwrap_err();
+            assert_eq!(refused.code, Code::Unsupported);
+            assert_eq!(asked::<HostAsk>(ask(&other, b"").unwrap()).unwrap_err(), refused);
+        }
     }
 
     #[test]

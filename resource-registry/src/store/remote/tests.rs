@@ -32,6 +32,22 @@ async fn history(store: &MemoryStore, prefix: &'static str) -> Vec<Arc<Batch>> {
     batches
 }
 
+/// This node is newer than the registry's, and asks what that does not know.
+#[tokio::test]
+async fn what_the_other_side_does_not_know_is_said_so_and_it_stays_in_reach() {
+    let home = MemoryStore::new();
+    let served = served(Arc::new(home.clone()), Arc::new(|| Timestamp(0)));
+    let newer: crate::flaky::Handler = Arc::new(move |frame| match writes(&frame) {
+        true => served(crate::exchange::framed(&[1, 99])),
+        false => served(frame),
+    });
+    let store = RemoteStore::new(Flaky::new(newer, 1, Faults::default()), quick());
+    assert_eq!(store.newest().await, Ok(Revision(0)));
+    let error = store.commit(put("p:a", "v")).await.unwrap_err();
+    assert!(matches!(&error, Error::Unsupported { reason } if reason.contains("does not know")), "{error}");
+    assert_eq!((store.writable(), store.newest().await), (Ok(()), Ok(Revision(0))));
+}
+
 #[tokio::test]
 async fn watches_over_a_mesh_that_loses_everything_miss_nothing_and_repeat_nothing() {
     let (mut fired, mut told, mut unknown, mut rejected) = (0, 0, 0, 0);
