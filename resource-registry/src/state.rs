@@ -98,6 +98,37 @@ impl StateStore {
         Ok(self.get(point)?.map(|(_, state)| state))
     }
 
+    /// Goes back to an epoch from a later one that was begun and never came to be: whoever acts under the one before goes
+    /// on with the state that is here. To go back from no later one changes nothing.
+    ///
+    /// # Errors
+    /// Only the file's.
+    pub async fn go_back(&self, point: &Point, epoch: Epoch) -> Result<(), Error> {
+        self.ask(|reply| Job { point: point.clone(), what: What::GoBack(epoch), reply }).await
+    }
+
+    /// The latest epoch that began or wrote; `None` when none did.
+    ///
+    /// # Errors
+    /// Only the file's.
+    pub fn begun(&self, point: &Point) -> Result<Option<Epoch>, Error> {
+        let begun = self.engine.file().read(|read| {
+            let written = match open_states(read)? {
+                Some(states) => match states.get(point.as_str())? {
+                    Some(row) => Some(decode(point.as_str(), row.value())?.0),
+                    None => None,
+                },
+                None => None,
+            };
+            let claimed = match open(read, CLAIMS)? {
+                Some(claims) => claims.get(point.as_str())?.map(|row| Epoch(row.value())),
+                None => None,
+            };
+            Ok(written.max(claimed))
+        })?;
+        Ok(begun)
+    }
+
     /// Forgets a state and its epoch; forgetting what is not there is no error.
     ///
     /// # Errors
@@ -157,6 +188,7 @@ struct Job {
 enum What {
     Write(Epoch, Bytes),
     Claim(Epoch),
+    GoBack(Epoch),
     Forget,
 }
 
@@ -169,7 +201,7 @@ impl Apply for States {
     fn weight(job: &Job) -> usize {
         match &job.what {
             What::Write(_, state) => 1 + state.len() / BYTES_A_WEIGHT,
-            What::Claim(_) | What::Forget => 1,
+            What::Claim(_) | What::GoBack(_) | What::Forget => 1,
         }
     }
 
@@ -188,18 +220,33 @@ impl Apply for States {
         let mut changed = false;
         for job in jobs {
             let point = job.point.as_str();
-            let (What::Write(epoch, _) | What::Claim(epoch)) = &job.what else {
-                changed |= states.remove(point)?.is_some();
-                changed |= claims.remove(point)?.is_some();
-                answers.push(Ok(()));
-                continue;
-            };
             let written = match states.get(point)? {
-                Some(row) => Some(decode(point, row.value())?.0),
+                Some(row) => Some(decode(point, row.value())?),
                 None => None,
             };
             let claimed = claims.get(point)?.map(|row| Epoch(row.value()));
-            let before = written.max(claimed);
+            let epoch = match &job.what {
+                What::Write(epoch, _) | What::Claim(epoch) => epoch,
+                What::GoBack(epoch) => {
+                    if let Some((_, state)) = written.filter(|(of, _)| of > epoch) {
+                        states.insert(point, &*encode(point, *epoch, &state))?;
+                        changed = true;
+                    }
+                    if claimed.is_some_and(|claimed| claimed > *epoch) {
+                        claims.insert(point, epoch.0)?;
+                        changed = true;
+                    }
+                    answers.push(Ok(()));
+                    continue;
+                }
+                What::Forget => {
+                    changed |= states.remove(point)?.is_some();
+                    changed |= claims.remove(point)?.is_some();
+                    answers.push(Ok(()));
+                    continue;
+                }
+            };
+            let before = written.map(|(of, _)| of).max(claimed);
             if let Some(later) = before.filter(|before| before > epoch) {
                 answers.push(Err(store::Error::FenceStale { scope: point.into(), epoch: later }));
                 continue;
@@ -231,8 +278,16 @@ impl Apply for States {
 fn open_states(
     read: &ReadTransaction,
 ) -> Result<Option<redb::ReadOnlyTable<&'static str, &'static [u8]>>, Failure> {
-    match read.open_table(STATES) {
-        Ok(states) => Ok(Some(states)),
+    open(read, STATES)
+}
+
+/// A table; `None` before anything was written to it.
+fn open<V: redb::Value + 'static>(
+    read: &ReadTransaction,
+    table: TableDefinition<'static, &'static str, V>,
+) -> Result<Option<redb::ReadOnlyTable<&'static str, V>>, Failure> {
+    match read.open_table(table) {
+        Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -294,6 +349,33 @@ mod tests {
         states.delete(&cart).await.unwrap();
         states.delete(&cart).await.unwrap();
         assert_eq!(states.list(None, 1).unwrap(), [other]);
+    }
+
+    #[tokio::test]
+    async fn an_epoch_that_never_came_to_be_is_gone_back_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = StateStore::open(folder.path().join("state.redb")).unwrap();
+        let (written, claimed, none) = (point("shop:written"), point("shop:claimed"), point("shop:none"));
+        for at in [&written, &claimed, &none] {
+            assert_eq!(states.begun(at).unwrap(), None);
+        }
+        states.commit(&written, Epoch(8), "eight".into()).await.unwrap();
+        states.claim(&written, Epoch(9)).await.unwrap();
+        states.claim(&claimed, Epoch(8)).await.unwrap();
+        assert_eq!(states.begun(&written).unwrap(), Some(Epoch(9)));
+        for at in [&written, &claimed, &none] {
+            states.go_back(at, Epoch(5)).await.unwrap();
+        }
+        assert_eq!(states.get(&written).unwrap(), Some((Epoch(5), "eight".into())));
+        assert_eq!(
+            [&written, &claimed, &none].map(|at| states.begun(at).unwrap()),
+            [Some(Epoch(5)), Some(Epoch(5)), None]
+        );
+        states.commit(&written, Epoch(5), "five".into()).await.unwrap();
+        states.commit(&claimed, Epoch(5), "five".into()).await.unwrap();
+        // From no later one it changes nothing.
+        states.go_back(&written, Epoch(7)).await.unwrap();
+        assert_eq!(states.get(&written).unwrap(), Some((Epoch(5), "five".into())));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mechtron_host::Durability;
 use parking_lot::Mutex;
-use resource_registry::{Error, MeshStates, StateStore};
+use resource_registry::{Error, MeshStates, StateStore, store};
 use starlane_core::{Epoch, Point, Resource};
 
 /// Keeps states. Cloning is cheap.
@@ -31,7 +31,8 @@ impl Keeping {
     /// nothing to it.
     ///
     /// # Errors
-    /// When a later epoch began elsewhere, or the registry's node is out of reach.
+    /// When a later epoch began elsewhere, or the registry's node is out of reach. When this node itself was given a state
+    /// for a later one, whoever asks finds out whether that one was assigned: else [`Keeping::go_back`] takes it for this.
     pub(super) async fn load(
         &self,
         resource: &Resource,
@@ -45,7 +46,13 @@ impl Keeping {
                 let handed = self.0.handed.lock().get(point).cloned();
                 handed.filter(|(of, _)| lives(*of)).map(|(_, state)| state)
             }
-            Durability::Node => self.0.node.get(point)?.filter(|(of, _)| lives(*of)).map(|(_, state)| state),
+            Durability::Node => {
+                if let Some(later) = self.0.node.begun(point)?.filter(|begun| *begun > epoch) {
+                    let scope = point.as_str().into();
+                    return Err(store::Error::FenceStale { scope, epoch: later }.into());
+                }
+                self.0.node.get(point)?.filter(|(of, _)| lives(*of)).map(|(_, state)| state)
+            }
             Durability::Mesh => match self.0.mesh.get(point).await? {
                 Some((of, _)) if of.0 < resource.created.0 => {
                     self.0.mesh.delete(point).await?;
@@ -54,6 +61,15 @@ impl Keeping {
                 _ => self.0.mesh.claim(point, epoch).await?,
             },
         })
+    }
+
+    /// Takes what this node was given for a later assignment, which was never written, for the one that holds: it is the
+    /// last state there is, since nobody acted in between.
+    ///
+    /// # Errors
+    /// Only the file's.
+    pub(super) async fn go_back(&self, point: &Point, epoch: Epoch) -> Result<(), Error> {
+        self.0.node.go_back(point, epoch).await
     }
 
     /// Keeps a state; it is durable when this answers.
@@ -170,6 +186,31 @@ mod tests {
             assert_eq!(given, Some("eight".into()), "it never ran here: {durability:?}");
             let other = keeping.load(&cart(9), Epoch(9), durability).await.unwrap();
             assert_eq!(other, None, "another resource stands there: {durability:?}");
+        }
+    }
+
+    /// The leader hands a state back to the node that it came from, and that node dies before the assignment is written.
+    #[tokio::test]
+    async fn a_state_that_was_given_for_nothing_is_gone_on_with() {
+        for state in [Some("eight".into()), None] {
+            let folder = tempfile::tempdir().unwrap();
+            let point = cart(3).point;
+            {
+                let keeping = keeping(folder.path());
+                keeping.save(&point, Epoch(5), Durability::Node, "five".into()).await.unwrap();
+                keeping.adopt(&point, Epoch(8), Durability::Node, state.clone()).await.unwrap();
+            }
+            let keeping = keeping(folder.path());
+            let ahead = keeping.load(&cart(3), Epoch(5), Durability::Node).await.unwrap_err();
+            assert!(
+                matches!(ahead, Error::Store(store::Error::FenceStale { epoch: Epoch(8), .. })),
+                "{ahead}"
+            );
+            keeping.go_back(&point, Epoch(5)).await.unwrap();
+            assert_eq!(keeping.load(&cart(3), Epoch(5), Durability::Node).await.unwrap(), state);
+            keeping.save(&point, Epoch(5), Durability::Node, "six".into()).await.unwrap();
+            // And when it is assigned after all, with what became of it.
+            assert_eq!(keeping.load(&cart(3), Epoch(8), Durability::Node).await.unwrap(), Some("six".into()));
         }
     }
 

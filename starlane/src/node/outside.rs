@@ -117,6 +117,17 @@ impl Surroundings {
         Ok(())
     }
 
+    /// This node was given a state for a later assignment than the one that it acts under. When the registry knows of none
+    /// either, that was never written: it is gone on with under this one.
+    async fn go_back(&self, point: &Point, epoch: Epoch) -> Result<(), Refusal> {
+        self.registry.fresh().await.map_err(|error| super::router::refusal(error.into()))?;
+        if epoch_of(&*self.resource(point)?) != epoch {
+            return Err(Refusal::new(Code::EpochStale, format!("`{point}` was assigned anew: try again")));
+        }
+        tracing::info!(%point, epoch = epoch.0, "goes on with a state that was given for an assignment that was never written");
+        self.keeping.go_back(point, epoch).await.map_err(|error| super::router::refusal(error.into()))
+    }
+
     fn resource(&self, point: &Point) -> Result<Arc<Resource>, Refusal> {
         self.registry
             .get(point)
@@ -149,8 +160,14 @@ impl Outside for NodeOutside {
         let node = self.0.clone();
         Box::pin(async move {
             let resource = node.resource(&point)?;
-            let state = node.keeping.load(&resource, epoch, durability).await;
-            state.map_err(|error| super::router::refusal(error.into()))
+            let refused = |error: resource_registry::Error| super::router::refusal(error.into());
+            match node.keeping.load(&resource, epoch, durability).await {
+                Err(error) if durability == Durability::Node && is_stale(&error) => {
+                    node.go_back(&point, epoch).await?;
+                    node.keeping.load(&resource, epoch, durability).await.map_err(refused)
+                }
+                loaded => loaded.map_err(refused),
+            }
         })
     }
 
@@ -248,6 +265,10 @@ pub(super) async fn write_statuses(node: Arc<Surroundings>, by: Agent, mut told:
             tracing::warn!(%point, "the status of a mechtron is not written: {error}");
         }
     }
+}
+
+fn is_stale(error: &resource_registry::Error) -> bool {
+    matches!(error, resource_registry::Error::Store(resource_registry::store::Error::FenceStale { .. }))
 }
 
 async fn activation(parts: &Parts, resource: &Resource) -> Result<Activation, Problem> {
