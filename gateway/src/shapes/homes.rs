@@ -77,8 +77,10 @@ pub enum WhyState {
     Waiting,
     /// It was started and does not run.
     Failed,
-    /// It has no code, so it lives nowhere.
+    /// It has neither code nor a bind nor content, so nothing answers.
     NoCode,
+    /// It has no code, and each node answers for it: with its content, or by its bind.
+    Everywhere,
     /// Nothing is there.
     Missing,
 }

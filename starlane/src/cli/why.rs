@@ -16,7 +16,8 @@ Examples:
   starlane why shop:cart
   starlane why shop:cart -o json
 
-Exit code 0 when it is on a node and may answer, 3 when nothing is there, else 1.")]
+Exit code 0 when it may answer: it is on a node, or each node answers for it (files, binds). 3 when nothing is
+there, else 1.")]
 pub(super) struct WhyArgs {
     /// The point
     point: String,
@@ -28,7 +29,7 @@ pub(super) async fn run(session: &Session, args: WhyArgs) -> Result<(), Stop> {
     let state = why.state;
     session.out.show(&Reasons(why))?;
     match state {
-        WhyState::Running | WhyState::Sleeping | WhyState::Placed => Ok(()),
+        WhyState::Running | WhyState::Sleeping | WhyState::Placed | WhyState::Everywhere => Ok(()),
         WhyState::Waiting | WhyState::Failed | WhyState::NoCode => Err(Stop::Exit(1)),
         WhyState::Missing => Err(Stop::Exit(3)),
     }
@@ -50,6 +51,7 @@ impl Reasons {
             WhyState::Waiting => "waits for a node".to_owned(),
             WhyState::Failed => format!("has failed{node}{epoch}"),
             WhyState::NoCode => "has no code".to_owned(),
+            WhyState::Everywhere => "answers on every node".to_owned(),
             WhyState::Missing => "is not there".to_owned(),
         };
         let colon = if reason.is_empty() { "" } else { ": " };
@@ -119,6 +121,7 @@ mod tests {
             (WhyState::Waiting, None, "shop:cart waits for a node: so"),
             (WhyState::Failed, Some("edge-1"), "shop:cart has failed on edge-1 (epoch 42): so"),
             (WhyState::NoCode, None, "shop:cart has no code: so"),
+            (WhyState::Everywhere, None, "shop:cart answers on every node: so"),
             (WhyState::Missing, None, "shop:cart is not there: so"),
         ] {
             assert_eq!(Reasons(why(state, node, "so")).text(), [text]);

@@ -3,7 +3,7 @@
 use gateway::shapes::{self, Candidate, Graph, GraphLink, GraphNode, Hop, NodeInfo, Route, WhyState};
 use starlane_core::placement::{self, Life, Lives, Verdict, epoch_of};
 use starlane_core::routing::Routes;
-use starlane_core::{NodeId, NodeName, Phase, Point, Resource, Role};
+use starlane_core::{Base, NodeId, NodeName, Phase, Point, Resource, Role};
 
 use super::members::Record;
 use super::router::has_code;
@@ -116,8 +116,7 @@ pub(super) fn why_missing(point: &Point) -> shapes::Why {
 pub(super) fn why(resource: &Resource, known: Option<placement::Why>) -> shapes::Why {
     let point = &resource.point;
     if !has_code(resource) {
-        let help = "set the property `config` or `wasm.src`, or ask a mechtron that has code";
-        return base(point, WhyState::NoCode, "it has no code, so it lives on no node", Some(help));
+        return why_without_code(resource);
     }
     let Some(known) = known else {
         let state = match resource.status.phase {
@@ -175,6 +174,28 @@ pub(super) fn why(resource: &Resource, known: Option<placement::Why>) -> shapes:
     }
 }
 
+/// Why a resource without code answers where it does, or does not answer.
+fn why_without_code(resource: &Resource) -> shapes::Why {
+    let point = &resource.point;
+    if let Some(bind) = resource.point_property("bind") {
+        let reason = format!("its bind `{bind}` leads each request on from the node that it comes to");
+        return base(point, WhyState::Everywhere, &reason, None);
+    }
+    let content = match resource.kind.base {
+        Base::File | Base::Artifact => "it is content",
+        Base::FileSystem => "what is below it is content",
+        _ => {
+            let reason = "it has neither code nor a bind nor content that could answer";
+            let help = format!(
+                "set its property `config`, `wasm.src` or `bind`, or ask what is below it: `starlane select '{point}:**'`"
+            );
+            return base(point, WhyState::NoCode, reason, Some(&help));
+        }
+    };
+    let reason = format!("{content}, which each node reads from its own cache or from the registry's node");
+    base(point, WhyState::Everywhere, &reason, None)
+}
+
 /// The reason that a resource gives, or what is to be said when it gives none.
 fn said<'a>(resource: &'a Resource, otherwise: &'a str) -> &'a str {
     if resource.status.reason.is_empty() { otherwise } else { &resource.status.reason }
@@ -212,4 +233,51 @@ fn candidate(candidate: &placement::Candidate) -> Candidate {
         Verdict::Refused(reasons) => listed(reasons),
     };
     Candidate { node: candidate.node.clone(), chosen: is_chosen(candidate), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use starlane_core::{Properties, Property, Revision, Status, Value};
+
+    use super::*;
+
+    fn resource(text: &str, kind: &str, properties: &[(&str, &str)]) -> Resource {
+        let property = |value: &str| Property { value: Value::text(value), locked: false };
+        Resource {
+            point: text.parse().unwrap(),
+            kind: kind.parse().unwrap(),
+            properties: properties
+                .iter()
+                .map(|(key, value)| (key.parse().unwrap(), property(value)))
+                .collect::<Properties>(),
+            status: Status::ready(),
+            created: Revision(3),
+            modified: Revision(3),
+            version: 1,
+        }
+    }
+
+    #[test]
+    fn what_has_no_code_says_who_answers_all_the_same() {
+        let bind = [("bind", "shop:repo:site:1.0.0:/bind/site.bind")];
+        for (resource, state, said) in [
+            (
+                resource("shop", "Space", &bind),
+                WhyState::Everywhere,
+                "its bind `shop:repo:site:1.0.0:/bind/site.bind`",
+            ),
+            (resource("shop:files:/a.txt", "File", &[]), WhyState::Everywhere, "it is content"),
+            (
+                resource("shop:repo:site:1.0.0:/a.html", "Artifact", &[]),
+                WhyState::Everywhere,
+                "it is content",
+            ),
+            (resource("shop:files", "FileSystem", &[]), WhyState::Everywhere, "what is below it"),
+            (resource("shop", "Space", &[]), WhyState::NoCode, "neither code nor a bind"),
+        ] {
+            let why = why(&resource, None);
+            assert_eq!((why.state, why.node), (state, None), "{resource:?}");
+            assert!(why.reason.starts_with(said) || why.reason.contains(said), "{}", why.reason);
+        }
+    }
 }
