@@ -10,6 +10,7 @@
 //! | `services.rs` | what nodes ask each other, and how it is written |
 //! | `members.rs`, `tokens.rs` | who may join, by what the registry has |
 //! | `leader.rs` | the loop that decides where mechtrons live, on the registry's node |
+//! | `installs.rs` | which installs nobody goes on with |
 //! | `hosting.rs` | the mechtrons of this node, as the leader and other nodes ask for them |
 //! | `homes.rs` | where mechtrons live, as this node knows it |
 //! | `keeping.rs` | the states of mechtrons |
@@ -34,6 +35,7 @@ mod heart;
 mod homes;
 mod hosting;
 mod ids;
+mod installs;
 mod keeping;
 mod leader;
 mod links;
@@ -287,8 +289,9 @@ impl Node {
             host.clone(),
             homes.clone(),
             links.clone(),
+            ids.clone(),
         );
-        let signals = Signals::start(&router);
+        let signals = Signals::start(&router, &homes);
         surroundings.complete(artifacts.clone(), provision.clone(), router.clone(), signals.clone());
         let hosting = Hosting::new(host.clone(), homes.clone(), registry.clone(), keeping.clone());
         tokio::spawn(outside::write_statuses(surroundings.clone(), by.clone(), statuses));
@@ -313,7 +316,8 @@ impl Node {
                 });
                 provision.recover(&by).await?;
                 blobs.sweep(resource_registry::named_blobs(&registry)?, BLOB_GRACE).await?;
-                log_end("placement", leader.clone().lead(inbox, links.clone(), hosting.clone()));
+                let lead = leader.clone().lead(inbox, links.clone(), hosting.clone(), provision.clone());
+                log_end("placement", lead);
                 Some(leader)
             }
             None => None,
@@ -329,7 +333,16 @@ impl Node {
         log_end("the nodes", nodes.keep_up(registry.clone()));
         log_end("revocations", heart::heed_revocations(identity.clone(), registry.clone()));
         log_end("mechtrons", hosting.follow(provision.clone()));
-        tokio::spawn(heart::beat(links.clone(), leader.clone(), homes.clone(), host.clone(), me.generation));
+        let heart = heart::Heart {
+            links: links.clone(),
+            leader: leader.clone(),
+            homes: homes.clone(),
+            host: host.clone(),
+            provision: provision.clone(),
+            generation: me.generation,
+        };
+        tokio::spawn(heart.beat());
+        tokio::spawn(heart::heed_lease(homes.clone(), host.clone(), registry.clone()));
         end_when(&end, heart::replaced(links.clone()));
 
         let commands =

@@ -45,13 +45,17 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
             soak::partitions(lab(), soak::Splits { two_way: 15, one_way: 10, held, restarts: 20 })
         }
         "drain" => soak::rolling_restarts(10, 500),
+        "move-memory" => soak::moves_under_load("memory", 100),
+        "move-node" => soak::moves_under_load("node", 100),
+        "move-mesh" => soak::moves_under_load("mesh", 100),
         "cable" => soak::pulled_in_the_middle(lab(), (1 << 30) - (1 << 20), 1_000, Duration::from_secs(15)),
         _ => return None,
     })
 }
 
 fn usage() -> ExitCode {
-    let names = "kill, revoke, outcome, order, death, alive, split, drain, cable";
+    let names =
+        "kill, revoke, outcome, order, death, alive, split, drain, move-memory, move-node, move-mesh, cable";
     eprintln!("usage: soak NAME, where NAME is one of: {names}");
     ExitCode::from(2)
 }

@@ -8,6 +8,8 @@ mod death;
 mod drain;
 mod kill;
 #[cfg(target_os = "linux")]
+mod moves;
+#[cfg(target_os = "linux")]
 mod order;
 #[cfg(target_os = "linux")]
 mod outcome;
@@ -24,6 +26,8 @@ pub use death::{mechtrons_of_killed_nodes, no_false_deaths};
 #[cfg(target_os = "linux")]
 pub use drain::rolling_restarts;
 pub use kill::{KillFigures, kill_during_creates};
+#[cfg(target_os = "linux")]
+pub use moves::moves_under_load;
 #[cfg(target_os = "linux")]
 pub use order::signals_over_a_bad_network;
 #[cfg(target_os = "linux")]

@@ -23,10 +23,15 @@ pub(super) async fn latest(registry: &Registry) -> Result<(), Problem> {
 
 /// The resource at a point; one that is not known here is asked for once, since it may be new.
 pub(super) async fn find(registry: &Registry, point: &Point) -> Option<Arc<Resource>> {
-    if let Some(known) = registry.get(point) {
+    find_by(registry, || registry.get(point)).await
+}
+
+/// What is known here; when that is nothing, it is looked for again once all is known that was acknowledged before.
+pub(super) async fn find_by<T>(registry: &Registry, look: impl Fn() -> Option<T>) -> Option<T> {
+    if let Some(known) = look() {
         return Some(known);
     }
     // When the registry is out of reach, what is known here has to do.
     registry.fresh().await.ok()?;
-    registry.get(point)
+    look()
 }

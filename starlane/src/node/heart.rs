@@ -11,6 +11,7 @@ use mesh::join::keep_renewed;
 use resource_registry::Registry;
 use starlane_core::placement::HEARTBEAT;
 use starlane_core::{Code, Generation, NodeName, Problem, Resource, Role, Value};
+use tokio::time::Instant;
 
 use super::follow::{Follow, News};
 use super::homes::{Homes, weight};
@@ -18,39 +19,80 @@ use super::leader::Leader;
 use super::links::{ASK_TIMEOUT, Links};
 use super::members::{NODES, Record};
 use super::membership::{ADDRESSES_MAX, Contacts, ContactsFile, not_joined};
+use super::provision::Provision;
 use super::services::{DESK, Heard, LEADER, LeaderAsk, Load};
 
-/// How many nodes are told at once that were let go of.
-const HELD_MAX: usize = 1_024;
+/// How many mechtrons that were let go of are told at once, and how many installs.
+const TOLD_MAX: usize = 1_024;
 /// How many relays a leaf has links to, beside the registry's node.
 const LEAF_LINKS: usize = 1;
 
-/// Tells the leader again and again that this node is alive, for ever.
-pub(super) async fn beat(
-    links: Links,
-    leader: Option<Leader>,
-    homes: Homes,
-    host: Host,
-    generation: Generation,
-) {
-    let mut beats = tokio::time::interval(HEARTBEAT);
-    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        beats.tick().await;
-        let stats = host.stats();
-        let held = homes.all_held().into_iter().take(HELD_MAX).collect();
-        let heard = Heard { generation, load: Load { live: stats.live, queue: stats.queue }, held };
-        let told = match &leader {
-            Some(leader) => leader.heard(homes.me().clone(), heard).await,
-            None => {
-                let ask = LeaderAsk::Heard(heard);
-                let told = links.ask::<()>(&links.registry, LEADER, &ask, &[], HEARTBEAT).await;
-                told.map(drop)
+/// What a node tells of itself, and to whom.
+pub(super) struct Heart {
+    pub(super) links: Links,
+    /// On the registry's node.
+    pub(super) leader: Option<Leader>,
+    pub(super) homes: Homes,
+    pub(super) host: Host,
+    pub(super) provision: Provision,
+    pub(super) generation: Generation,
+}
+
+impl Heart {
+    /// Tells the leader again and again that this node is alive, for ever.
+    pub(super) async fn beat(self) {
+        let mut beats = tokio::time::interval(HEARTBEAT);
+        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            beats.tick().await;
+            // The leader counts from when it hears, which is later.
+            let sent = Instant::now();
+            match self.tell().await {
+                Ok(()) => self.homes.renew_lease(sent),
+                Err(problem) => {
+                    tracing::debug!("the leader was not told that this node is alive: {problem}");
+                }
             }
-        };
-        if let Err(problem) = told {
-            tracing::debug!("the leader was not told that this node is alive: {problem}");
         }
+    }
+
+    async fn tell(&self) -> Result<(), Problem> {
+        let stats = self.host.stats();
+        let heard = Heard {
+            generation: self.generation,
+            load: Load { live: stats.live, queue: stats.queue },
+            held: self.homes.all_held().into_iter().take(TOLD_MAX).collect(),
+            installing: self.provision.installing().into_iter().take(TOLD_MAX).collect(),
+        };
+        match &self.leader {
+            Some(leader) => leader.heard(self.homes.me().clone(), heard).await,
+            None => {
+                let (links, ask) = (&self.links, LeaderAsk::Heard(heard));
+                links.ask::<()>(&links.registry, LEADER, &ask, &[], HEARTBEAT).await.map(drop)
+            }
+        }
+    }
+}
+
+/// Stops what keeps its state in the mesh when this node's lease ends, for ever: it may live elsewhere from then on.
+pub(super) async fn heed_lease(homes: Homes, host: Host, registry: Registry) {
+    let mut lease = homes.lease();
+    loop {
+        let Some(ends) = *lease.borrow_and_update() else { return };
+        let renewed = tokio::time::timeout_at(ends, lease.changed()).await;
+        match renewed {
+            Ok(Ok(())) => continue,
+            Ok(Err(_)) => return,
+            Err(_) => {}
+        }
+        tracing::warn!("the leader does not hear this node: what keeps its state in the mesh stops here");
+        for point in homes.kept_in_the_mesh(&registry) {
+            host.swap(&point);
+        }
+        if lease.changed().await.is_err() {
+            return;
+        }
+        tracing::info!("the leader hears this node again");
     }
 }
 

@@ -6,13 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use starlane_core::placement::{Lives, epoch_of};
-use starlane_core::{Code, Epoch, NodeId, NodeName, Point, Refusal, Resource};
+use resource_registry::Registry;
+use starlane_core::placement::{HEARTBEAT, Lives, epoch_of};
+use starlane_core::{Body, Code, Epoch, Message, NodeId, NodeName, Payload, Point, Refusal, Resource, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::hosting::MECHTRONS;
+
 /// How many messages may wait for mechtrons that are on their way or wait to be placed; one more is refused as busy.
 const PARKED_MAX: usize = 10_000;
+/// How many bytes they may have together; a message that would be beyond that is refused as busy.
+const PARKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long the leader believes that a node is alive after it said so.
+const LEASE: Duration = HEARTBEAT.saturating_mul(4);
 /// So much of a message's time is kept for the answer that it did not run.
 const ANSWER: Duration = Duration::from_millis(50);
 
@@ -35,6 +42,8 @@ struct Inner {
     me: NodeName,
     /// The registry's node, where everything lives that says nothing else.
     registry: NodeName,
+    /// Until when nobody else acts for what lives here; `None` on the registry's node, where that is never in doubt.
+    lease: watch::Sender<Option<Instant>>,
     state: Mutex<State>,
 }
 
@@ -42,7 +51,19 @@ struct Inner {
 struct State {
     held: HashMap<Point, Held>,
     parked: HashMap<Point, watch::Sender<()>>,
-    waiting: usize,
+    waiting: Waiting,
+}
+
+/// How much waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Waiting {
+    messages: usize,
+    bytes: u64,
+}
+
+/// Whether a mechtron keeps its state in the mesh.
+fn in_the_mesh(resource: &Resource) -> bool {
+    resource.property("durability").and_then(Value::as_text) == Some("mesh")
 }
 
 /// A mechtron that this node let go of.
@@ -56,7 +77,8 @@ pub(super) struct Held {
 
 impl Homes {
     pub(super) fn new(me: NodeName, registry: NodeName) -> Self {
-        Self(Arc::new(Inner { me, registry, state: Mutex::default() }))
+        let lease = watch::Sender::new((me != registry).then(|| Instant::now() + LEASE));
+        Self(Arc::new(Inner { me, registry, lease, state: Mutex::default() }))
     }
 
     /// This node.
@@ -68,10 +90,48 @@ impl Homes {
     /// sender.
     pub(super) fn of(&self, resource: &Resource) -> Home {
         let home = self.assigned(resource);
-        if home == Home::Here && self.is_held(&resource.point, epoch_of(resource)) {
+        if home == Home::Here
+            && (self.is_held(&resource.point, epoch_of(resource)) || self.is_in_doubt(resource))
+        {
             return Home::Nowhere;
         }
         home
+    }
+
+    /// Whether a mechtron that is assigned to this node may live elsewhere by now, and must not live twice: the state of one
+    /// that is kept in the mesh is that of whoever acts for it, and the leader did not hear this node for too long.
+    fn is_in_doubt(&self, resource: &Resource) -> bool {
+        in_the_mesh(resource) && self.lease_is_over()
+    }
+
+    fn lease_is_over(&self) -> bool {
+        self.0.lease.borrow().is_some_and(|ends| ends <= Instant::now())
+    }
+
+    /// The leader heard what this node said at a time.
+    pub(super) fn renew_lease(&self, said: Instant) {
+        if self.0.me == self.0.registry {
+            return;
+        }
+        let was_over = self.lease_is_over();
+        self.0.lease.send_replace(Some(said + LEASE));
+        if was_over {
+            // What waited for it goes on.
+            self.0.state.lock().parked.values().for_each(|parked| _ = parked.send_replace(()));
+        }
+    }
+
+    /// Until when nobody else acts for what lives here; `None` when that is never in doubt.
+    pub(super) fn lease(&self) -> watch::Receiver<Option<Instant>> {
+        self.0.lease.subscribe()
+    }
+
+    /// The mechtrons that are assigned to this node and keep their state in the mesh.
+    pub(super) fn kept_in_the_mesh(&self, registry: &Registry) -> Vec<Point> {
+        let Ok(mechtrons) = MECHTRONS.parse() else { return Vec::new() };
+        let Ok(mechtrons) = registry.select(&mechtrons, usize::MAX, None) else { return Vec::new() };
+        let here = |resource: &&Arc<Resource>| in_the_mesh(resource) && self.assigned(resource) == Home::Here;
+        mechtrons.resources.iter().filter(here).map(|resource| resource.point.clone()).collect()
     }
 
     /// Where a resource says that it lives, whether or not this node let go of it.
@@ -123,25 +183,31 @@ impl Homes {
         }
     }
 
-    /// Waits until something changes about where a mechtron lives, from when this is called.
+    /// Waits until something changes about where the receiver of a message lives, from when this is called.
     ///
     /// # Errors
     /// `E-NOT-READY` when that does not happen in time, `E-BUSY` when too much waits already. It surely did not run.
-    pub(super) fn wait(
-        &self,
-        point: &Point,
-        remaining: Duration,
-    ) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
+    pub(super) fn wait(&self, message: &Message) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
+        let remaining = message.header.remaining;
         let until = Instant::now() + remaining.saturating_sub(ANSWER.min(remaining / 2));
-        let parked = self.park(point);
-        let point = point.clone();
+        let (homes, point) = (self.clone(), message.header.to.clone());
+        let parked = self.park(message).map(|room| {
+            let mut all = self.0.state.lock();
+            let told = all.parked.entry(point.clone()).or_insert_with(|| watch::Sender::new(())).subscribe();
+            Parked { room, point: point.clone(), told }
+        });
         async move {
             let mut parked = parked?;
             let late = || {
-                Refusal::new(
-                    Code::NotReady,
-                    format!("`{point}` waits to be placed on a node: `starlane why {point}` says what for"),
-                )
+                let detail = match homes.lease_is_over() {
+                    true => {
+                        format!("`{point}` may live elsewhere by now: this node is cut off from the registry")
+                    }
+                    false => format!(
+                        "`{point}` waits to be placed on a node: `starlane why {point}` says what for"
+                    ),
+                };
+                Refusal::new(Code::NotReady, detail)
             };
             match timeout_at(until, parked.told.changed()).await {
                 Ok(Ok(())) => Ok(()),
@@ -150,30 +216,64 @@ impl Homes {
         }
     }
 
-    fn park(&self, point: &Point) -> Result<Parked, Refusal> {
+    /// Room for a message that has to wait, until that is dropped.
+    ///
+    /// # Errors
+    /// `E-BUSY` when too much waits already.
+    pub(super) fn park(&self, message: &Message) -> Result<Room, Refusal> {
+        let bytes = bytes_of(message);
         let mut all = self.0.state.lock();
-        if all.waiting >= PARKED_MAX {
-            let mut refusal = Refusal::new(Code::Busy, "too many messages wait for mechtrons to be placed");
+        let Waiting { messages, bytes: waiting } = all.waiting;
+        if messages >= PARKED_MAX || messages > 0 && waiting + bytes > PARKED_BYTES_MAX {
+            let mut refusal = Refusal::new(
+                Code::Busy,
+                format!(
+                    "{messages} messages with {waiting} bytes wait here for mechtrons to be placed, and no more fits"
+                ),
+            );
             refusal.retry_after = Some(Duration::from_millis(500));
             return Err(refusal);
         }
-        all.waiting += 1;
-        let told = all.parked.entry(point.clone()).or_insert_with(|| watch::Sender::new(())).subscribe();
-        Ok(Parked { homes: self.clone(), point: point.clone(), told })
+        all.waiting = Waiting { messages: messages + 1, bytes: waiting + bytes };
+        Ok(Room { homes: self.clone(), bytes })
     }
 }
 
-/// A message that waits.
-struct Parked {
+/// About how many bytes a message keeps in memory.
+fn bytes_of(message: &Message) -> u64 {
+    let (Payload::Request(request) | Payload::Signal(request)) = &message.payload else { return 0 };
+    let body = match &request.body {
+        Body::Bytes(bytes) => bytes.len(),
+        Body::Blob(_) => 0,
+    };
+    let headers = request.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    (body + request.path.len() + headers) as u64
+}
+
+/// Room that a message takes while it waits.
+pub(super) struct Room {
     homes: Homes,
+    bytes: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let waiting = &mut self.homes.0.state.lock().waiting;
+        waiting.messages -= 1;
+        waiting.bytes -= self.bytes;
+    }
+}
+
+/// A message that waits to hear of its receiver.
+struct Parked {
+    room: Room,
     point: Point,
     told: watch::Receiver<()>,
 }
 
 impl Drop for Parked {
     fn drop(&mut self) {
-        let mut all = self.homes.0.state.lock();
-        all.waiting -= 1;
+        let mut all = self.room.homes.0.state.lock();
         // This one is still counted.
         if all.parked.get(&self.point).is_some_and(|parked| parked.receiver_count() <= 1) {
             all.parked.remove(&self.point);
@@ -194,7 +294,7 @@ pub(super) fn weight(from: &NodeName, to: &NodeName) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use starlane_core::{Assignment, Properties, Property, PropertyChange, Revision, Status, Value};
+    use starlane_core::{Assignment, Properties, Property, PropertyChange, Revision, Status};
 
     use super::*;
 
@@ -233,6 +333,20 @@ mod tests {
         }
     }
 
+    fn message(bytes: usize) -> Message {
+        let (from, to): (Point, Point) = ("shop:web".parse().unwrap(), "shop:cart".parse().unwrap());
+        let agent = starlane_core::Agent(from.clone());
+        let header =
+            starlane_core::Header::new(starlane_core::MessageId(1), from, to, agent, Duration::from_secs(1));
+        let request = starlane_core::Request {
+            method: starlane_core::Method::ext("Add").unwrap(),
+            path: "/".into(),
+            headers: starlane_core::Headers::default(),
+            body: starlane_core::Body::Bytes(vec![0; bytes].into()),
+        };
+        Message { header, payload: starlane_core::Payload::Request(request) }
+    }
+
     #[test]
     fn a_mechtron_lives_where_its_resource_says() {
         let homes = homes();
@@ -243,6 +357,36 @@ mod tests {
         let others = homes.of(&mechtron(&["a", "b", "c"], 5, true));
         assert!(matches!(&others, Home::There(node) if ["a", "b", "c"].contains(&node.as_str())));
         assert_eq!(homes.of(&mechtron(&["a", "b", "c"], 5, true)), others);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_keeps_its_state_in_the_mesh_stops_when_the_lease_ends() {
+        let kept = |durability: &str| {
+            let mut resource = mechtron(&["edge"], 5, true);
+            let value = Value::text(durability);
+            resource.properties.insert("durability".parse().unwrap(), Property { value, locked: false });
+            resource
+        };
+        let (homes, message) = (homes(), message(0));
+        homes.renew_lease(Instant::now());
+        tokio::time::advance(LEASE - Duration::from_millis(1)).await;
+        assert_eq!(homes.of(&kept("mesh")), Home::Here);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(homes.of(&kept("mesh")), Home::Nowhere);
+        for other in ["node", "memory"] {
+            assert_eq!(homes.of(&kept(other)), Home::Here);
+        }
+        let refused = homes.wait(&message).await.unwrap_err();
+        assert!(refused.code == Code::NotReady && refused.detail.contains("cut off from the registry"));
+        // Heard again: who waits goes on.
+        let waits = homes.wait(&message);
+        homes.renew_lease(Instant::now());
+        assert_eq!((waits.await, homes.of(&kept("mesh"))), (Ok(()), Home::Here));
+        // On the registry's node nobody can be in doubt.
+        let registry = Homes::new(name("edge"), name("edge"));
+        registry.renew_lease(Instant::now());
+        tokio::time::advance(LEASE * 2).await;
+        assert_eq!(registry.of(&kept("mesh")), Home::Here);
     }
 
     #[test]
@@ -264,13 +408,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_is_told_of_a_change_or_that_none_came() {
         let homes = homes();
-        let point: Point = "shop:cart".parse().unwrap();
-        let waits = homes.wait(&point, Duration::from_secs(1));
-        homes.changed(&point, None);
+        let message = message(9);
+        let waits = homes.wait(&message);
+        homes.changed(&message.header.to, None);
         assert_eq!(waits.await, Ok(()));
-        let late = homes.wait(&point, Duration::from_secs(1)).await.unwrap_err();
+        let late = homes.wait(&message).await.unwrap_err();
         assert_eq!(late.code, Code::NotReady);
         assert!(homes.0.state.lock().parked.is_empty());
-        assert_eq!(homes.0.state.lock().waiting, 0);
+        assert_eq!(homes.0.state.lock().waiting, Waiting::default());
+    }
+
+    #[test]
+    fn no_more_waits_than_there_is_room_for_by_count_and_by_bytes() {
+        let homes = homes();
+        let small: Vec<_> =
+            (0..PARKED_MAX).map(|_| homes.park(&message(0)).unwrap_or_else(|_| panic!())).collect();
+        let is_busy = |bytes| homes.park(&message(bytes)).is_err_and(|refusal| refusal.code == Code::Busy);
+        assert!(is_busy(0));
+        drop(small);
+        // Few, but large.
+        let large: Vec<_> = (0..16).map(|_| homes.park(&message(4 * 1024 * 1024 - 64))).collect();
+        assert!(large.iter().all(Result::is_ok) && is_busy(4 * 1024 * 1024));
+        assert!(homes.park(&message(9)).is_ok());
+        drop(large);
+        assert_eq!(homes.0.state.lock().waiting, Waiting::default());
+        assert!(!is_busy(4 * 1024 * 1024));
     }
 }

@@ -22,8 +22,10 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use super::follow::{Follow, News};
 use super::genesis::mesh_point;
 use super::hosting::{Hosting, MECHTRONS};
+use super::installs::Installs;
 use super::links::Links;
 use super::members::{self, NODES};
+use super::provision::{INSTALLING, Provision};
 use super::services::{self, HOST, Heard, HostAsk, LeaderAsk, Load, MadeToken, NodeLife, Placed, Terms};
 use super::tokens::RegistryTokens;
 use super::views;
@@ -65,6 +67,7 @@ enum Told {
     Heard(NodeName, Heard),
     Node(News),
     Mechtron(News),
+    Install(News),
     Unreachable(NodeName),
     Move(Point, NodeName, oneshot::Sender<Result<Placed, Problem>>),
     Why(Point, oneshot::Sender<Option<starlane_core::placement::Why>>),
@@ -207,12 +210,24 @@ impl Leader {
         answer.await.map_err(|_| stopping())
     }
 
-    /// Leads, until the registry is closed. `links` reach the other nodes, `hosting` this one.
-    pub(super) async fn lead(self, inbox: Inbox, links: Links, hosting: Hosting) -> Result<(), Problem> {
+    /// Leads, until the registry is closed. `links` reach the other nodes, `hosting` this one; `provision` finishes installs
+    /// that nobody goes on with.
+    pub(super) async fn lead(
+        self,
+        inbox: Inbox,
+        links: Links,
+        hosting: Hosting,
+        provision: Provision,
+    ) -> Result<(), Problem> {
         let me = links.registry.clone();
         let now = Instant::now();
         let placement = Placement::new(Config::default(), me.clone(), now);
-        for (selector, told) in [(NODES, Told::Node as fn(News) -> Told), (MECHTRONS, Told::Mechtron)] {
+        let followed = [
+            (NODES, Told::Node as fn(News) -> Told),
+            (MECHTRONS, Told::Mechtron),
+            (INSTALLING, Told::Install),
+        ];
+        for (selector, told) in followed {
             let mut follow = Follow::new(self.0.registry.clone(), selector)?;
             let sender = self.0.told.clone();
             tokio::spawn(async move {
@@ -228,6 +243,8 @@ impl Leader {
             office: self.0.clone(),
             links,
             hosting,
+            provision,
+            installs: Installs::default(),
             me,
             placement,
             states: HashMap::new(),
@@ -238,7 +255,8 @@ impl Leader {
         };
         let Inbox(mut told) = inbox;
         loop {
-            let timeout = term.placement.poll_timeout();
+            let timeouts = [term.placement.poll_timeout(), term.installs.poll_timeout()];
+            let timeout = timeouts.into_iter().flatten().min();
             let due = async {
                 match timeout {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -250,7 +268,7 @@ impl Leader {
                     Some(told) => term.handle(told, Instant::now()),
                     None => return Ok(()),
                 },
-                () = due => term.placement.handle_timeout(Instant::now()),
+                () = due => term.look(Instant::now()),
             }
             while let Some(action) = term.placement.poll_action() {
                 term.act(action);
@@ -295,6 +313,8 @@ struct Term {
     office: Arc<Office>,
     links: Links,
     hosting: Hosting,
+    provision: Provision,
+    installs: Installs,
     me: NodeName,
     placement: Placement,
     /// The states of mechtrons on their way, each until its resource has a newer epoch.
@@ -308,6 +328,20 @@ struct Term {
 }
 
 impl Term {
+    /// Some time has passed.
+    fn look(&mut self, now: Instant) {
+        self.placement.handle_timeout(now);
+        for point in self.installs.handle_timeout(now) {
+            let (provision, by) = (self.provision.clone(), self.office.by.clone());
+            tokio::spawn(async move {
+                tracing::info!(%point, "nobody goes on with its install: it is finished here");
+                if let Err(problem) = provision.finish(&by, &point).await {
+                    tracing::warn!(%point, "an install is not finished: {problem}");
+                }
+            });
+        }
+    }
+
     fn handle(&mut self, told: Told, now: Instant) {
         match told {
             Told::Heard(name, heard) => self.hear(&name, heard, now),
@@ -335,6 +369,9 @@ impl Term {
                 self.listed.1 = true;
                 self.check_listed(now);
             }
+            Told::Install(News::Is { now: resource, .. }) => self.installs.handle_open(&resource.point, now),
+            Told::Install(News::Gone(resource)) => self.installs.handle_over(&resource.point),
+            Told::Install(News::Complete) => {}
             Told::Unreachable(name) => self.placement.handle_unreachable(&name, now),
             Told::Move(point, to, reply) => self.begin_move(point, to, reply, now),
             // Who asked may have left.
@@ -361,10 +398,11 @@ impl Term {
     }
 
     fn hear(&mut self, name: &NodeName, heard: Heard, now: Instant) {
-        let Heard { generation, load, held } = heard;
+        let Heard { generation, load, held, installing } = heard;
         let room = Room { live: load.live, queue: load.queue, ..Room::default() };
         if self.placement.handle_heard(name, generation, room, now) {
             self.heard.insert(name.clone(), (now, load));
+            self.installs.handle_claimed(&installing, now);
             for (point, epoch) in held {
                 // It may have been assigned anew since the node said so.
                 let current = self.office.registry.get(&point);

@@ -1,11 +1,13 @@
 //! Making, changing and deleting resources that come with artifacts: what they name is checked before anything is
 //! set, a config's properties are set along, and its `Install` runs when the resource is made.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use gateway::shapes::Deleted;
 use mechtron_host::Host;
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use resource_registry::{CONTENT_KEYS, Create, Created, Delete, Op, Outcome, Registry};
 use starlane_core::{
@@ -20,6 +22,8 @@ use super::keeping::Keeping;
 use super::outside::durability;
 use super::router::has_code;
 
+/// Resources whose install is not over.
+pub(super) const INSTALLING: &str = "**[status = Init and exists(config)]";
 /// How deep installs may install resources that install others.
 const INSTALL_DEPTH_MAX: usize = 8;
 /// Of how many mechtrons it is remembered what they were before they were changed.
@@ -40,12 +44,42 @@ pub(super) struct Provision {
     host: Host,
     /// What mechtrons were before they were changed, the latest first.
     replaced: Arc<Cache<Point, Vec<Arc<Resource>>>>,
+    /// What is being installed here, and how often.
+    installing: Arc<Mutex<HashMap<Point, usize>>>,
+}
+
+/// A resource is being installed here, until this is dropped.
+struct Installing {
+    all: Arc<Mutex<HashMap<Point, usize>>>,
+    point: Point,
+}
+
+impl Drop for Installing {
+    fn drop(&mut self) {
+        let mut all = self.all.lock();
+        if let Some(count) = all.get_mut(&self.point) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.point);
+            }
+        }
+    }
 }
 
 impl Provision {
     pub(super) fn new(registry: Registry, keeping: Keeping, artifacts: Artifacts, host: Host) -> Self {
         let replaced = Arc::new(Cache::new(REPLACED_MAX));
-        Self { registry, keeping, artifacts, host, replaced }
+        Self { registry, keeping, artifacts, host, replaced, installing: Arc::default() }
+    }
+
+    /// What is being installed here.
+    pub(super) fn installing(&self) -> Vec<Point> {
+        self.installing.lock().keys().cloned().collect()
+    }
+
+    fn begin_install(&self, point: &Point) -> Installing {
+        *self.installing.lock().entry(point.clone()).or_default() += 1;
+        Installing { all: self.installing.clone(), point: point.clone() }
     }
 
     /// Makes a resource, and all that its config installs; when that fails, nothing of it stays.
@@ -59,15 +93,27 @@ impl Provision {
     ) -> Result<Created, Problem> {
         let mut made = Vec::new();
         let created = self.create_at_depth(by, mode, target, kind, changes, 0, &mut made).await;
-        if created.is_err() {
-            // What an install made before it failed, wherever it stands; a parent takes its children along.
-            while let Some(point) = made.pop() {
-                if self.registry.get(&point).is_some() {
-                    self.delete(by, Delete::point(point, true)).await?;
-                }
+        match created {
+            Ok(created) => Ok(created),
+            Err(problem) => Err(self.take_back(by, made, problem).await),
+        }
+    }
+
+    /// Takes back what an install made before it failed, wherever it stands; a parent takes its children along. Tells the
+    /// problem, or that something stays when the registry is out of reach: the leader goes on with that.
+    async fn take_back(&self, by: &Agent, mut made: Vec<Point>, problem: Problem) -> Problem {
+        while let Some(point) = made.pop() {
+            if self.registry.get(&point).is_none() {
+                continue;
+            }
+            if let Err(stays) = self.delete(by, Delete::point(point.clone(), true)).await {
+                let detail = format!("{problem}; and `{point}`, which was made before, stays: {stays}");
+                return Problem::new(Code::Timeout, detail).at(&point).help(format!(
+                    "the registry's node goes on with it in a while: see what becomes of it, `starlane get {point}`"
+                ));
             }
         }
-        created
+        problem
     }
 
     /// Makes a resource; adds to `made` what is new, its installs included.
@@ -122,6 +168,7 @@ impl Provision {
                 }
                 return Ok(created);
             }
+            let _installing = self.begin_install(&created.resource.point);
             let explicit: Vec<_> = changes.iter().map(|change| change.key().clone()).collect();
             let outcome = created.outcome;
             let resource = self.install(by, &created, &explicit, depth, made).await?;
@@ -282,12 +329,22 @@ impl Provision {
 
     /// Goes on with installs that a crash interrupted: what they made already stays as it is.
     pub(super) async fn recover(&self, by: &Agent) -> Result<(), Problem> {
-        let interrupted = "**[status = Init and exists(config)]".parse()?;
-        for resource in self.registry.select(&interrupted, usize::MAX, None)?.resources {
-            if let Err(problem) = self.install_again(by, &resource).await {
-                let status = Status::because(Phase::Fatal, format!("its install failed: {problem}"));
-                self.registry.set_status(by, &resource.point, status).await?;
-            }
+        for resource in self.registry.select(&INSTALLING.parse()?, usize::MAX, None)?.resources {
+            self.finish(by, &resource.point).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with an install that nobody goes on with; one that cannot be finished says why, and is over.
+    pub(super) async fn finish(&self, by: &Agent, point: &Point) -> Result<(), Problem> {
+        let Some(resource) = self.registry.get(point) else { return Ok(()) };
+        if resource.status.phase != Phase::Init {
+            return Ok(());
+        }
+        let _installing = self.begin_install(point);
+        if let Err(problem) = self.install_again(by, &resource).await {
+            let status = Status::because(Phase::Fatal, format!("its install failed: {problem}"));
+            self.registry.set_status(by, point, status).await?;
         }
         Ok(())
     }

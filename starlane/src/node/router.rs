@@ -16,7 +16,9 @@ use starlane_core::{
 };
 
 use super::artifacts::Artifacts;
+use super::fresh::find_by;
 use super::homes::{Home, Homes};
+use super::ids::Ids;
 use super::links::Links;
 
 /// The longest content that a check of a bind looks into.
@@ -38,6 +40,7 @@ struct Parts {
     host: Host,
     homes: Homes,
     links: Links,
+    ids: Arc<Ids>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -50,9 +53,10 @@ impl Router {
         host: Host,
         homes: Homes,
         links: Links,
+        ids: Arc<Ids>,
     ) -> Self {
         let runtime = tokio::runtime::Handle::current();
-        Self(Arc::new(Parts { registry, blobs, artifacts, host, homes, links, runtime }))
+        Self(Arc::new(Parts { registry, blobs, artifacts, host, homes, links, ids, runtime }))
     }
 
     /// Brings a request to its receiver and the outcome back, by the time the request has left. One that goes straight to
@@ -122,8 +126,9 @@ impl Router {
             return Outcome::Rejected(moves(&message.header.to));
         };
         message.header.hops_left = hops_left;
+        self.rename(&mut message.header);
         let begun = Instant::now();
-        let known = self.look_again(&message.header.to, &resource, message.header.remaining);
+        let known = self.look_again(&message, &resource);
         if tokio::time::timeout(message.header.remaining, known).await.is_err() {
             return Outcome::Rejected(moves(&message.header.to));
         }
@@ -134,9 +139,16 @@ impl Router {
         }
     }
 
+    /// Gives a request that goes on from here an id of its own: it may have been here before, when its receiver went to and
+    /// fro, so that this node waits for it under the old one. Its trace stays.
+    fn rename(&self, header: &mut Header) {
+        header.id = self.0.ids.next();
+    }
+
     /// Learns where a mechtron lives that was not where it seemed to live. Tells whether the registry said so.
-    async fn look_again(&self, point: &Point, seemed: &Resource, remaining: Duration) -> bool {
-        let waits = self.0.homes.wait(point, remaining);
+    async fn look_again(&self, message: &Message, seemed: &Resource) -> bool {
+        let point = &message.header.to;
+        let waits = self.0.homes.wait(message);
         // Who lives where is known better by the registry than here; when it is out of reach, what is here has to do.
         let is_fresh = self.0.registry.fresh().await.is_ok();
         if let Some(now) = self.0.registry.get(point)
@@ -153,7 +165,7 @@ impl Router {
     /// Asks the code of a resource where it lives, when it lives somewhere.
     async fn at_home(&self, mut message: Message, mut resource: Arc<Resource>) -> Outcome {
         while self.0.homes.of(&resource) == Home::Nowhere {
-            if let Err(refusal) = self.placed(&mut message.header).await {
+            if let Err(refusal) = self.placed(&mut message).await {
                 return Outcome::Rejected(refusal);
             }
             resource = match self.resource(&message.header.to) {
@@ -165,15 +177,15 @@ impl Router {
     }
 
     /// Waits until something changes about a receiver that lives nowhere, in the message's own time.
-    async fn placed(&self, header: &mut Header) -> Result<(), Refusal> {
+    async fn placed(&self, message: &mut Message) -> Result<(), Refusal> {
         let begun = Instant::now();
-        let waits = self.0.homes.wait(&header.to, header.remaining);
+        let waits = self.0.homes.wait(message);
         // It may have been placed before this began to wait.
-        let now = self.0.registry.get(&header.to);
+        let now = self.0.registry.get(&message.header.to);
         if now.is_none_or(|now| self.0.homes.of(&now) == Home::Nowhere) {
             waits.await?;
         }
-        header.remaining = header.remaining.saturating_sub(begun.elapsed());
+        message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
         Ok(())
     }
 
@@ -194,7 +206,10 @@ impl Router {
         if has_code(&resource) && matches!(self.0.homes.of(&resource), Home::There(_)) {
             // Between two nodes that both cannot ask, it would go to and fro.
             match message.header.hops_left.checked_sub(1).filter(|_| is_fresh) {
-                Some(hops_left) => message.header.hops_left = hops_left,
+                Some(hops_left) => {
+                    message.header.hops_left = hops_left;
+                    self.rename(&mut message.header);
+                }
                 None => return Outcome::Rejected(moves(&to)),
             }
         }
@@ -253,7 +268,7 @@ impl Router {
                 Home::There(node) => return self.0.links.handle.send(node.id(), message),
                 Home::Nowhere => {}
             }
-            self.placed(&mut message.header).await?;
+            self.placed(&mut message).await?;
         }
     }
 
@@ -266,7 +281,7 @@ impl Router {
         message.header.hops_left = hops_left.ok_or_else(|| moves(&message.header.to))?;
         let (begun, to) = (Instant::now(), message.header.to.clone());
         let seemed = self.find(&to).await?;
-        let is_fresh = self.look_again(&to, &seemed, message.header.remaining).await;
+        let is_fresh = self.look_again(&message, &seemed).await;
         let now = self.resource(&to)?;
         if !is_fresh && matches!(self.0.homes.of(&now), Home::There(_)) {
             // Between two nodes that both cannot ask, it would go to and fro.
@@ -421,24 +436,22 @@ impl Router {
         }
     }
 
-    /// The resource at a point; one that is not known here is asked for once, since it may be new.
+    /// The resource that a message to a point is for, asked for when it is not known here.
     async fn find(&self, point: &Point) -> Result<Arc<Resource>, Refusal> {
-        match self.resource(point) {
-            Ok(resource) => Ok(resource),
-            Err(refusal) => match self.0.registry.fresh().await {
-                Ok(()) => self.resource(point),
-                Err(_) => Err(refusal),
-            },
-        }
+        find_by(&self.0.registry, || self.known(point)).await.ok_or_else(|| nothing(point))
     }
 
+    /// The resource that a message to a point is for, as it is known here.
     fn resource(&self, point: &Point) -> Result<Arc<Resource>, Refusal> {
-        let found = self.0.registry.get(point).or_else(|| {
+        self.known(point).ok_or_else(|| nothing(point))
+    }
+
+    fn known(&self, point: &Point) -> Option<Arc<Resource>> {
+        self.0.registry.get(point).or_else(|| {
             // A directory, written without its `/`.
             point.path().filter(|_| !point.is_directory())?;
             self.0.registry.get(&format!("{point}/").parse().ok()?)
-        });
-        found.ok_or_else(|| Refusal::new(Code::NotFound, format!("nothing is at `{point}`")))
+        })
     }
 }
 
@@ -449,6 +462,10 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+fn nothing(point: &Point) -> Refusal {
+    Refusal::new(Code::NotFound, format!("nothing is at `{point}`"))
 }
 
 fn moves(point: &Point) -> Refusal {

@@ -63,6 +63,9 @@ pub(super) struct Heard {
     pub(super) load: Load,
     /// The mechtrons that it let go of and was not assigned anew, each with the epoch under which it did.
     pub(super) held: Vec<(Point, Epoch)>,
+    /// The resources that it installs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) installing: Vec<Point>,
 }
 
 /// Where a mechtron lives now.
@@ -232,7 +235,8 @@ mod tests {
         let expires = starlane_core::Timestamp(5);
         let info = TokenInfo { id: "t1".into(), role: Role::Leaf, expires, labels, name: Some(edge()) };
         let held = vec![(point(), Epoch(300))];
-        let heard = Heard { generation: Generation(9), load, held };
+        let heard = Heard { generation: Generation(9), load, held, installing: Vec::new() };
+        let installs = Heard { installing: vec![point()], ..heard.clone() };
         let life = NodeLife { name: edge(), alive: true, assigned: 2, load, seen_ms: Some(40) };
         let log_line = LogLine {
             time: starlane_core::Timestamp(5),
@@ -259,6 +263,7 @@ mod tests {
         problem.retry_after = Some(2);
         let leader = [
             LeaderAsk::Heard(heard),
+            LeaderAsk::Heard(installs),
             LeaderAsk::Move { point: point(), to: edge() },
             LeaderAsk::Why { point: point() },
             LeaderAsk::Nodes,

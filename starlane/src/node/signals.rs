@@ -10,6 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use super::homes::{Homes, Room};
 use super::router::Router;
 
 /// Signals between the same two points go one after the other; those of others need not wait for them.
@@ -30,6 +31,8 @@ pub(super) struct Signals {
 struct Signal {
     message: Message,
     comes: Comes,
+    /// While it waits behind others until its receiver is placed.
+    room: Option<Room>,
 }
 
 /// Where a signal comes from.
@@ -45,11 +48,12 @@ enum Comes {
 
 impl Signals {
     /// Starts the lanes, on the runtime that it is called on. They end when the last clone is dropped.
-    pub(super) fn start(router: &Router) -> Self {
+    pub(super) fn start(router: &Router, homes: &Homes) -> Self {
         let asked = Arc::new(Semaphore::new(ASKED_MAX));
         let lanes = (0..LANES).map(|_| {
             let (sender, signals) = mpsc::channel(WAITING_MAX);
-            let lane = Lane { router: router.clone(), asked: asked.clone(), waiting: HashMap::new() };
+            let (router, homes) = (router.clone(), homes.clone());
+            let lane = Lane { router, homes, asked: asked.clone(), waiting: HashMap::new() };
             tokio::spawn(lane.carry(signals));
             sender
         });
@@ -58,17 +62,17 @@ impl Signals {
 
     /// Takes a signal of a mechtron along. Never waits.
     pub(super) fn send(&self, message: Message) {
-        self.put(Signal { message, comes: Comes::Here });
+        self.put(Signal { message, comes: Comes::Here, room: None });
     }
 
     /// Takes a signal along that came from another node. Never waits.
     pub(super) fn arrived(&self, message: Message) {
-        self.put(Signal { message, comes: Comes::Links });
+        self.put(Signal { message, comes: Comes::Links, room: None });
     }
 
     /// Takes a signal along whose receiver does not live here. Never waits.
     pub(super) fn not_here(&self, message: Message) {
-        self.put(Signal { message, comes: Comes::Host });
+        self.put(Signal { message, comes: Comes::Host, room: None });
     }
 
     fn put(&self, signal: Signal) {
@@ -83,6 +87,7 @@ impl Signals {
 
 struct Lane {
     router: Router,
+    homes: Homes,
     asked: Arc<Semaphore>,
     /// Those that wait until their receiver is placed.
     waiting: HashMap<Point, Waiting>,
@@ -95,7 +100,7 @@ struct Waiting {
 
 impl Lane {
     async fn carry(mut self, mut signals: mpsc::Receiver<Signal>) {
-        while let Some(Signal { message, comes }) = signals.recv().await {
+        while let Some(Signal { message, comes, .. }) = signals.recv().await {
             let (from, to) = (message.header.from.clone(), message.header.to.clone());
             let straight = match comes {
                 Comes::Here => self.router.has_own_code(&message).await,
@@ -130,7 +135,7 @@ impl Lane {
     /// Brings a signal to code, or lets it wait behind those before it until its receiver is placed.
     async fn straight(&mut self, message: Message, comes: Comes) -> Result<(), Refusal> {
         let to = message.header.to.clone();
-        let message = match self.behind(&to, Signal { message, comes }).await? {
+        let message = match self.behind(&to, Signal { message, comes, room: None }).await? {
             None => return Ok(()),
             Some(signal) => signal.message,
         };
@@ -148,7 +153,7 @@ impl Lane {
         let (signals, more) = mpsc::channel(WAITING_MAX);
         let router = self.router.clone();
         let ended = tokio::spawn(async move {
-            wait(&router, Signal { message, comes }, more).await;
+            wait(&router, Signal { message, comes, room: None }, more).await;
             drop(room);
         });
         self.waiting.retain(|_, waiting| !waiting.ended.is_finished());
@@ -159,7 +164,8 @@ impl Lane {
     /// Puts a signal behind others that wait; gives it back when none do.
     async fn behind(&mut self, to: &Point, signal: Signal) -> Result<Option<Signal>, Refusal> {
         let Some(waiting) = self.waiting.get(to) else { return Ok(Some(signal)) };
-        match waiting.signals.try_send(signal) {
+        let room = Some(self.homes.park(&signal.message)?);
+        match waiting.signals.try_send(Signal { room, ..signal }) {
             Ok(()) => Ok(None),
             Err(TrySendError::Full(_)) => {
                 Err(Refusal::new(Code::Busy, "too many signals wait until their receiver is placed"))
@@ -178,7 +184,9 @@ impl Lane {
 /// Brings signals of one receiver to it, one after the other, until none is left.
 async fn wait(router: &Router, first: Signal, mut more: mpsc::Receiver<Signal>) {
     let mut next = Some(first);
-    while let Some(Signal { message, comes }) = next {
+    while let Some(Signal { message, comes, room }) = next {
+        // From here on it takes room where it waits by itself.
+        drop(room);
         let (from, to) = (message.header.from.clone(), message.header.to.clone());
         let sent = match comes {
             Comes::Links | Comes::Host => router.send_elsewhere(message).await,
