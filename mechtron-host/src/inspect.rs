@@ -19,6 +19,8 @@ use crate::rewrite::RESERVED;
 pub(crate) struct Inspected {
     pub(crate) kind: Kind,
     pub(crate) contract: Contract,
+    /// What `mechtron_abi` returns, when that stands there without running it.
+    pub(crate) abi: Option<i32>,
 }
 
 /// How a module is run.
@@ -48,8 +50,26 @@ pub(crate) fn inspect(wasm: &[u8], module: &ModuleLimits, limits: &Limits) -> Re
         )
     })?;
     let kind = found.kind()?;
+    if kind == Kind::Mechtron
+        && let Some(version) = found.abi
+    {
+        check_abi(version)?;
+    }
     let contract = Contract::read(&found.contract)?;
-    Ok(Inspected { kind, contract })
+    Ok(Inspected { kind, contract, abi: found.abi })
+}
+
+/// Checks that what `mechtron_abi` returned is a version that this host speaks.
+///
+/// # Errors
+/// `E-WASM-INVALID`, naming both.
+pub(crate) fn check_abi(version: i32) -> Result<(), Problem> {
+    let (major, own) = (version >> 16, mechtron_abi::MAJOR);
+    if major == i32::from(own) {
+        return Ok(());
+    }
+    Err(invalid(format!("it speaks guest ABI {major}, this host {own}"))
+        .help(format!("build it with an SDK for guest ABI {own}; docs/guest-abi.md says what that is")))
 }
 
 const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
@@ -70,6 +90,7 @@ struct Survey {
     functions: Vec<u32>,
     exports: Vec<(String, ExternalKind, u32)>,
     contract: Vec<u8>,
+    abi: Option<i32>,
 }
 
 fn survey(wasm: &[u8], max: &ModuleLimits, limits: &Limits) -> Result<Survey, Problem> {
@@ -78,7 +99,7 @@ fn survey(wasm: &[u8], max: &ModuleLimits, limits: &Limits) -> Result<Survey, Pr
     }
     let mut found = Survey::default();
     let mut code_bytes = 0;
-    let mut defined = 0;
+    let (mut imported, mut defined) = (0, 0);
     for payload in Parser::new(0).parse_all(wasm) {
         match payload.map_err(malformed)? {
             Payload::TypeSection(types) => {
@@ -97,6 +118,7 @@ fn survey(wasm: &[u8], max: &ModuleLimits, limits: &Limits) -> Result<Survey, Pr
                 for import in imports.into_imports() {
                     let import = import.map_err(malformed)?;
                     found.functions.push(check_import(&found.types, import)?);
+                    imported += 1;
                 }
             }
             Payload::FunctionSection(functions) => {
@@ -157,6 +179,12 @@ fn survey(wasm: &[u8], max: &ModuleLimits, limits: &Limits) -> Result<Survey, Pr
                     return Err(Problem::new(Code::TooLarge, detail));
                 }
                 check_function(defined, &body, max)?;
+                let index = imported + defined;
+                if found.exports.iter().any(|(name, kind, at)| {
+                    *kind == ExternalKind::Func && *at == index && name == Entry::Abi.name()
+                }) {
+                    found.abi = constant(&body)?;
+                }
                 defined += 1;
             }
             Payload::CustomSection(section) if section.name() == mechtron_abi::CONTRACT_SECTION => {
@@ -220,6 +248,14 @@ fn check_function(index: u32, body: &FunctionBody<'_>, max: &ModuleLimits) -> Re
         }
     }
     Ok(())
+}
+
+/// What a function returns that does nothing else.
+fn constant(body: &FunctionBody<'_>) -> Result<Option<i32>, Problem> {
+    let mut operators = body.get_operators_reader().map_err(malformed)?;
+    let Operator::I32Const { value } = operators.read().map_err(malformed)? else { return Ok(None) };
+    let ends = matches!(operators.read().map_err(malformed)?, Operator::End);
+    Ok(ends.then_some(value))
 }
 
 impl Survey {

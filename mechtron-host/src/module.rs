@@ -12,11 +12,13 @@ use starlane_core::{Code, Digest, Problem};
 use tokio::sync::Semaphore;
 
 use crate::cache::Cache;
+use crate::clock::Clock;
 use crate::contract::Contract;
 use crate::engine::wasmer::Wasmer;
 use crate::engine::wasmi::Wasmi;
 use crate::engine::{self, Engine};
-use crate::inspect::{Kind, inspect, invalid};
+use crate::inspect::{Kind, check_abi, inspect, invalid};
+use crate::instance::Instance;
 use crate::limits::{Config, EngineKind, Limits, ModuleLimits};
 use crate::rewrite;
 
@@ -74,7 +76,8 @@ struct Maker {
     engine: Box<dyn Engine>,
     cache: Option<Cache>,
     module: ModuleLimits,
-    limits: Limits,
+    limits: Arc<Limits>,
+    clock: Clock,
 }
 
 /// What is known of a module.
@@ -93,9 +96,9 @@ impl Modules {
         };
         let configuration = format!("{}; rewriter {}", engine.fingerprint(), rewrite::VERSION);
         let cache = config.cache.as_deref().map(|folder| Cache::open(folder, configuration)).transpose()?;
-        let (module, limits) = (config.module.clone(), config.limits.clone());
+        let (module, limits) = (config.module.clone(), Arc::new(config.limits.clone()));
         Ok(Self {
-            maker: Arc::new(Maker { engine, cache, module, limits }),
+            maker: Arc::new(Maker { engine, cache, module, limits, clock: config.clock.clone() }),
             runtime: config.runtime.clone(),
             permits: Arc::new(Semaphore::new(config.compiles.max(1))),
             time: config.compile_time,
@@ -179,6 +182,20 @@ impl Maker {
         #[expect(unsafe_code, reason = "loading compiled code is running it")]
         let code = unsafe { self.engine.load(&compiled) }
             .map_err(|error| invalid(format!("its code cannot be loaded: {error}")))?;
+        if inspected.kind == Kind::Mechtron && inspected.abi.is_none() {
+            self.ask_abi(&*code)?;
+        }
         Ok(Arc::new(Module { digest, kind: inspected.kind, contract: inspected.contract, code }))
+    }
+
+    /// Runs a module to hear which guest ABI it speaks, within the limits of a turn.
+    fn ask_abi(&self, code: &dyn engine::Code) -> Result<(), Problem> {
+        // That this machine has no room for an instance now says nothing of the module.
+        let Ok(mut instance) = Instance::new(code, &self.limits, &self.clock, 0) else { return Ok(()) };
+        let version = instance.version().map_err(|ended| {
+            invalid(format!("which guest ABI it speaks cannot be told: {}", ended.detail))
+                .help("let `mechtron_abi` return its version and do nothing else")
+        })?;
+        check_abi(version)
     }
 }

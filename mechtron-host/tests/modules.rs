@@ -109,6 +109,40 @@ async fn hostile_modules_are_refused_with_their_reason() {
     assert!(count >= 25, "{count}");
 }
 
+/// An echo whose `mechtron_abi` has another body, with more beside it.
+fn with_abi(body: &str, beside: &str) -> Vec<u8> {
+    let own = "(func (export \"mechtron_abi\") (result i32) (i32.const 0x10000))";
+    assert!(ECHO.contains(own));
+    let other = format!("{beside} (func (export \"mechtron_abi\") (result i32) {body})");
+    wat::parse_str(ECHO.replacen(own, &other, 1)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_of_another_abi_is_refused_before_it_starts() {
+    for engine in [EngineKind::Wasmer, EngineKind::Wasmi] {
+        let world = World::new(engine);
+        for (body, reason) in [
+            ("(i32.const 0x20000)", "it speaks guest ABI 2, this host 1"),
+            ("(i32.const -65536)", "it speaks guest ABI -1, this host 1"),
+            ("(i32.shl (i32.const 2) (i32.const 16))", "it speaks guest ABI 2, this host 1"),
+            ("(global.get $count)", "it speaks guest ABI 0, this host 1"),
+            ("(unreachable)", "cannot be told: mechtron_abi"),
+            ("(loop $l (br $l)) (unreachable)", "cannot be told: mechtron_abi: it used up the time"),
+        ] {
+            let problem = refused(&world, with_abi(body, "(global $count i32 (i32.const 0))")).await;
+            assert_eq!(problem.code, Code::WasmInvalid, "{problem}");
+            assert!(problem.detail.contains(reason), "`{}` does not say `{reason}`", problem.detail);
+            assert!(problem.help.is_some(), "{problem}");
+        }
+        // It is known only when the module was started.
+        let beside = "(global $abi (mut i32) (i32.const 0)) \
+            (func (export \"_initialize\") (global.set $abi (i32.const 0x10005)))";
+        let module = world.host.compile(with_abi("(global.get $abi)", beside).into()).await.unwrap();
+        world.place("shop:a", &module, Durability::Memory);
+        assert_eq!(body(&world.ask("shop:a", "hello").await), "hello");
+    }
+}
+
 fn custom_claims_a_gigabyte() -> Vec<u8> {
     let mut wasm = b"\0asm\x01\0\0\0".to_vec();
     wasm.extend([0, 0x80, 0x80, 0x80, 0x80, 0x04, 4]);
