@@ -128,6 +128,14 @@ impl Env {
             partial: String::new(),
         }
     }
+
+    /// Makes a line of what was written since the last end of one.
+    pub(crate) fn end_line(&mut self) {
+        let partial = std::mem::take(&mut self.partial);
+        if !partial.is_empty() {
+            self.lines.push(2, &partial);
+        }
+    }
 }
 
 /// Lines of one turn.
@@ -151,6 +159,16 @@ impl Lines {
         } else {
             self.left_out += 1;
         }
+    }
+
+    /// Takes them out, with the number of those that were left out.
+    pub(crate) fn take(&mut self) -> (Vec<(u8, String)>, u64) {
+        (std::mem::take(&mut self.kept), std::mem::take(&mut self.left_out))
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.kept.clear();
+        self.left_out = 0;
     }
 }
 

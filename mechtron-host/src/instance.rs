@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mechtron_abi::{InitHead, MAJOR, features};
+use mechtron_abi::{InitHead, features};
 use starlane_core::Code;
 
 use crate::clock::Clock;
-use crate::engine::{Clamp, Entry, Guest, Trap};
+use crate::engine::{self, Clamp, Entry, Guest, Trap};
 use crate::imports::{Env, Lines};
+use crate::inspect::check_abi;
 use crate::limits::Limits;
 use crate::outside::Activation;
 
@@ -52,26 +53,33 @@ pub(crate) fn clamp(limits: &Limits) -> Clamp {
 }
 
 impl Instance {
-    /// Makes an instance and initialises it; the state is given along unless it comes with the start.
-    pub(crate) fn start(
-        activation: &Activation,
+    /// Makes an instance. Nothing of the module runs yet.
+    pub(crate) fn new(
+        code: &dyn engine::Code,
         limits: &Arc<Limits>,
         clock: &Clock,
         line_bytes: usize,
-        state: Option<&Bytes>,
     ) -> Result<Self, Ended> {
         let env = Env::new(clock.clone(), limits.run_lines, line_bytes);
-        let guest = activation.module.code().instantiate(clamp(limits), env);
+        let guest = code.instantiate(clamp(limits), env);
         let guest = guest.map_err(|detail| Ended { code: Code::NotReady, detail })?;
-        let mut instance = Self { guest, limits: Arc::clone(limits), inbox: 0, capacity: 0, output: (0, 0) };
-        instance.guest.env().state = state.cloned();
-        instance.refill();
-        instance.call(Entry::Start, 0)?;
-        instance.call(Entry::Initialize, 0)?;
-        let version = instance.call(Entry::Abi, 0)? as i32;
-        if version >> 16 != i32::from(MAJOR) {
-            let detail = format!("it speaks guest ABI {}, this host {MAJOR}", version >> 16);
-            return Err(Ended::violation(detail));
+        Ok(Self { guest, limits: Arc::clone(limits), inbox: 0, capacity: 0, output: (0, 0) })
+    }
+
+    /// Starts the module and asks which guest ABI it speaks.
+    pub(crate) fn version(&mut self) -> Result<i32, Ended> {
+        self.refill();
+        self.call(Entry::Start, 0)?;
+        self.call(Entry::Initialize, 0)?;
+        Ok(self.call(Entry::Abi, 0)? as i32)
+    }
+
+    /// Initialises it; the state is given along unless it comes with the start.
+    pub(crate) fn start(&mut self, activation: &Activation, state: Option<&Bytes>) -> Result<(), Ended> {
+        self.guest.env().state = state.cloned();
+        let version = self.version()?;
+        if let Err(problem) = check_abi(version) {
+            return Err(Ended::violation(problem.detail));
         }
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| Ended::violation(error.to_string()))?;
@@ -81,12 +89,12 @@ impl Instance {
             config: activation.config.as_str().into(),
         };
         let bytes = postcard::to_allocvec(&head).map_err(|error| Ended::violation(error.to_string()))?;
-        instance.give(Entry::Init, &bytes)?;
-        if let Some(state) = state.filter(|_| instance.loads()) {
-            instance.refill();
-            instance.give(Entry::Load, &state.clone())?;
+        self.give(Entry::Init, &bytes)?;
+        if let Some(state) = state.filter(|_| self.loads()) {
+            self.refill();
+            self.give(Entry::Load, state)?;
         }
-        Ok(instance)
+        Ok(())
     }
 
     /// Whether it takes its state by an export of its own, not with the start.
@@ -129,6 +137,12 @@ impl Instance {
 
     pub(crate) fn lines(&mut self) -> &mut Lines {
         &mut self.guest.env().lines
+    }
+
+    /// The lines that were not taken, and what it began and will not end.
+    pub(crate) fn last_lines(&mut self) -> (Vec<(u8, String)>, u64) {
+        self.guest.env().end_line();
+        self.lines().take()
     }
 
     pub(crate) fn memory_bytes(&mut self) -> u64 {

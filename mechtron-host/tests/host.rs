@@ -12,6 +12,16 @@ use mechtron_host::{Durability, EngineKind, Limits, State};
 use starlane_core::{Code, Outcome, Phase, Refusal};
 use support::*;
 
+/// The lines of a mechtron.
+async fn lines(world: &World, at: &str) -> Vec<String> {
+    let mut stream = world.host.logs(&point(at), 100, false);
+    let mut lines = Vec::new();
+    while let Some(line) = stream.next().await {
+        lines.push(line.line);
+    }
+    lines
+}
+
 /// Runs each test on each engine.
 macro_rules! on_engines {
     ($($(#[$meta:meta])* async fn $name:ident($engine:ident) $body:block)+) => {$(
@@ -383,6 +393,39 @@ on_engines! {
         world.ask("shop:a", script).await;
         assert_eq!(follow.next().await.unwrap().line, "hello\\u{1b}");
         assert_eq!(world.host.logs(&point("shop:a"), 10, false).next().await.unwrap().point, point("shop:a"));
+    }
+
+    async fn what_was_logged_before_a_trap_is_kept(engine) {
+        let world = World::new(engine);
+        let probe = world.module(PROBE).await;
+        world.place("shop:a", &probe, Durability::Memory);
+        assert_eq!(short(&world.ask("shop:a", "y").await), "Failed E-TRAP");
+        assert_eq!(lines(&world, "shop:a").await[0], "a last line");
+
+        // Of messages that ran together and run again one by one, each line is there once.
+        world.place("shop:b", &probe, Durability::Node);
+        world.node.may_load.send_replace(false);
+        let asked = ["y", "c", "c"].map(|op| tokio::spawn(world.request(message("shop:b", op, LONG))));
+        while world.host.info(&point("shop:b")).await.unwrap().queue < 3 {}
+        world.node.may_load.send_replace(true);
+        let mut outcomes = Vec::new();
+        for asked in asked {
+            outcomes.push(short(&asked.await.unwrap()));
+        }
+        outcomes.sort();
+        assert_eq!(outcomes, ["Failed E-TRAP", "Ok 200", "Ok 200"]);
+        assert_eq!(lines(&world, "shop:b").await.iter().filter(|line| *line == "a last line").count(), 1);
+
+        // What does not even start.
+        for (at, marker) in [("shop:c", ";;INIT"), ("shop:d", ";;START")] {
+            let last = "(call $log (i32.const 3) (i32.const 32) (i32.const 11)) (unreachable)";
+            let module = world.module(&PROBE.replacen(marker, last, 1)).await;
+            world.place(at, &module, Durability::Memory);
+            assert_eq!(short(&world.ask(at, "c").await), "Rejected E-NOT-READY");
+            let lines = lines(&world, at).await;
+            assert_eq!(lines[0], "a last line", "{lines:?}");
+            assert!(lines[1].contains("does not start"), "{lines:?}");
+        }
     }
 
     async fn draining_finishes_what_runs_and_saves(engine) {

@@ -127,10 +127,16 @@ impl Cx {
     /// Writes a line to the log. The macros `info!(cx, "…")` and its siblings are shorter.
     pub fn log(&self, level: Level, line: fmt::Arguments<'_>) {
         let line = line.as_str().map_or_else(|| Cow::Owned(line.to_string()), Cow::Borrowed);
-        let end = line.floor_char_boundary(LOG_BYTES_MAX);
-        let mut header = Header::new(Kind::Log, 0);
-        header.aux = level as u32;
-        self.shared.out.borrow_mut().frame(header, &line.as_bytes()[..end]);
+        let line = &line[..line.floor_char_boundary(LOG_BYTES_MAX)];
+        // At once, so that it is there also when this run does not come to its end.
+        #[cfg(target_arch = "wasm32")]
+        crate::log::write(level, line);
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let mut header = Header::new(Kind::Log, 0);
+            header.aux = level as u32;
+            self.shared.out.borrow_mut().frame(header, line.as_bytes());
+        }
     }
 
     /// The same view, but its calls wait no longer than this. Otherwise they wait as long as the caller does.

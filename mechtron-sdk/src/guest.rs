@@ -505,7 +505,7 @@ pub mod exports {
     /// Handles the [`InitHead`](mechtron_abi::InitHead) in the inbox.
     pub fn init(length: i32) -> i64 {
         #[cfg(target_arch = "wasm32")]
-        panics::are_logged();
+        crate::log::panics();
         with_inbox(length, |guest, bytes| guest.init(bytes).map_or(FAILED, |()| 0))
     }
 
@@ -516,26 +516,6 @@ pub mod exports {
                 .run(bytes, |out| mechtron_abi::pack(out.as_ptr() as usize as u32, out.len() as u32))
                 .unwrap_or(FAILED)
         })
-    }
-
-    #[cfg(target_arch = "wasm32")]
-    mod panics {
-        use crate::cx::Level;
-
-        #[expect(unsafe_code, reason = "what the host gives is declared as foreign")]
-        #[link(wasm_import_module = "mechtron")]
-        unsafe extern "C" {
-            // The host checks that the text is in the memory, and keeps none of it.
-            safe fn mechtron_log(level: i32, address: i32, length: i32);
-        }
-
-        /// Lets what a panic says reach the log before the trap that it ends in.
-        pub(super) fn are_logged() {
-            std::panic::set_hook(Box::new(|panic| {
-                let line = panic.to_string();
-                mechtron_log(Level::Error as i32, line.as_ptr() as usize as i32, line.len() as i32);
-            }));
-        }
     }
 
     fn with_inbox(length: i32, act: impl FnOnce(&mut Guest, &[u8]) -> i64) -> i64 {

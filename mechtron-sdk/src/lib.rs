@@ -43,6 +43,8 @@ mod cx;
 mod error;
 mod guest;
 pub mod http;
+#[cfg(target_arch = "wasm32")]
+mod log;
 mod macros;
 mod mechtron;
 mod message;

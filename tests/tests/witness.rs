@@ -33,3 +33,15 @@ fn a_witness_notes_requests_and_signals_and_remembers_over_a_crash() {
     let nobody = mark(&Api::of(&node), "mesh-test:nobody", 0, PATIENCE).expect("the node answers");
     assert_eq!(nobody.outcome, "rejected");
 }
+
+#[test]
+fn what_a_mechtron_logged_before_it_fell_is_shown() {
+    let node = Node::start();
+    publish_witness(&node);
+    let point = witness(&node, "one", "");
+    let told = node.run(["request", &format!("{point}^Ext<Stumble>"), "null"]).fails(8);
+    assert!(told.contains("E-TRAP"), "{told}");
+    let log = node.run(["logs", &point]).ok();
+    let at = |line: &str| log.find(line).unwrap_or_else(|| panic!("no {line:?} in {log}"));
+    assert!(at("about to fall") < at("fell\n"), "{log}");
+}

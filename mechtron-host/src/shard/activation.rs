@@ -144,15 +144,18 @@ impl Shard {
             self.started(at);
             return self.make_ready(at);
         }
-        let made = Instance::start(activation, &slot.limits, &clock, line_bytes, slot.state.as_ref());
+        let made = Instance::new(activation.module.code(), &slot.limits, &clock, line_bytes);
         let mut instance = match made {
             Ok(instance) => instance,
             Err(ended) => return self.start_failed(at, &ended),
         };
-        let head = StartHead { point: slot.point.as_str().into(), name: activation.name.as_str().into() };
-        let state = slot.state.as_deref().filter(|_| !instance.loads());
-        live.conversation.start(&mut self.writer, wall_ms, &head, state);
-        let ran = instance.run(self.writer.bytes());
+        let ran = instance.start(activation, slot.state.as_ref()).and_then(|()| {
+            let head = StartHead { point: slot.point.as_str().into(), name: activation.name.as_str().into() };
+            let state = slot.state.as_deref().filter(|_| !instance.loads());
+            live.conversation.start(&mut self.writer, wall_ms, &head, state);
+            instance.run(self.writer.bytes())
+        });
+        // Also what does not start has logged.
         live.instance = Some(instance);
         slot.live = Some(live);
         slot.phase = Step::Live;

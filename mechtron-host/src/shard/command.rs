@@ -44,11 +44,8 @@ impl Shard {
                 let ended = guest.call(Entry::Start, 0).and_then(|_| guest.call(Entry::Command, 0));
                 let env = guest.env();
                 let command = *env.command.take().unwrap_or_default();
-                let partial = std::mem::take(&mut env.partial);
-                if !partial.is_empty() {
-                    env.lines.push(2, &partial);
-                }
-                let (kept, left_out) = (std::mem::take(&mut env.lines.kept), env.lines.left_out);
+                env.end_line();
+                let (kept, left_out) = env.lines.take();
                 if !kept.is_empty() || left_out > 0 {
                     self.logs.write(&point, clock.wall_ms(), kept, left_out);
                 }

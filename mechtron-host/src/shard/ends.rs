@@ -20,6 +20,12 @@ impl Shard {
         let Some(live) = slot.live.as_deref_mut() else { return };
         let remains = live.conversation.end(reentrant);
         let point = slot.point.clone();
+        if remains.is_search
+            && let Some(instance) = &mut live.instance
+        {
+            // All of its messages run again, each alone, and log their lines then.
+            instance.lines().clear();
+        }
         self.drop_live(at);
         let Some(slot) = self.slot(at) else { return };
         slot.phase = Step::Asleep;
@@ -60,8 +66,7 @@ impl Shard {
         let Some(mut live) = slot.live.take() else { return };
         if let Some(instance) = &mut live.instance {
             let point = slot.point.clone();
-            let lines = instance.lines();
-            let (kept, left_out) = (std::mem::take(&mut lines.kept), lines.left_out);
+            let (kept, left_out) = instance.last_lines();
             self.live -= 1;
             if !kept.is_empty() || left_out > 0 {
                 self.logs.write(&point, self.wall_ms, kept, left_out);

@@ -104,9 +104,8 @@ impl Shard {
         if output.answered && output.state.is_none() && instance.saves() {
             output.state = Some(instance.save()?);
         }
-        let lines = instance.lines();
-        if !lines.kept.is_empty() || lines.left_out > 0 {
-            let (kept, left_out) = (std::mem::take(&mut lines.kept), std::mem::take(&mut lines.left_out));
+        let (kept, left_out) = instance.lines().take();
+        if !kept.is_empty() || left_out > 0 {
             self.logs.write(&slot.point, self.wall_ms, kept, left_out);
         }
         Ok(output)

@@ -3,12 +3,14 @@
 ;;   i  counts one and answers the count; the count is the state
 ;;   c  answers the count
 ;;   w  never answers
+;;   y  logs a line, then traps
 ;;   u l f r m x g n p o s   misbehaves (see below)
 ;; REPLY and ERROR with a token answer the message with that id. A timer counts 100.
 (module
   (import "mechtron" "mechtron_log" (func $log (param i32 i32 i32)))
   (memory (export "memory") 4)
   (data (i32.const 16) "\01\09E-TIMEOUT\00")
+  (data (i32.const 32) "a last line")
   (table 2 funcref)
   (global $inbox i32 (i32.const 65536))
   (global $outbox (mut i32) (i32.const 0))
@@ -113,6 +115,8 @@
         (call $answer (local.get $id) (global.get $count))))
     (if (i32.eq (local.get $op) (i32.const 99)) ;; c the count
       (then (call $answer (local.get $id) (global.get $count))))
+    (if (i32.eq (local.get $op) (i32.const 121)) ;; y logs, then traps
+      (then (call $log (i32.const 3) (i32.const 32) (i32.const 11)) (unreachable)))
     (if (i32.eq (local.get $op) (i32.const 117)) ;; u trap
       (then (unreachable)))
     (if (i32.eq (local.get $op) (i32.const 108)) ;; l loop

@@ -41,6 +41,10 @@ pub struct Relay {
     pub through: Vec<String>,
 }
 
+/// Logs that it is about to fall, and falls.
+#[derive(Message)]
+pub struct Stumble;
+
 /// Asks for what was noted.
 #[derive(Message)]
 pub struct GetRecord;
@@ -100,6 +104,13 @@ impl Witness {
             None => Ok(self.now()),
             Some((next, rest)) => cx.call(next, &Relay { through: rest.to_vec() }).await,
         }
+    }
+
+    /// Ends in a panic.
+    #[call]
+    async fn stumble(&self, cx: &mut Cx, _m: Stumble) -> Result<()> {
+        warn!(cx, "about to fall");
+        panic!("fell");
     }
 
     /// What was noted.
