@@ -61,6 +61,8 @@ pub(crate) struct Draft<'a> {
     compiled: &'a Compiled,
     /// Whether a user asks, who may not make everything.
     by_hand: bool,
+    /// Whether nothing is going to be committed, so that a kind may be one that this draft declares.
+    only_checks: bool,
     changed: BTreeMap<Point, Option<Body>>,
     /// What this draft wrote before it took it away again.
     gone: BTreeMap<Point, Body>,
@@ -104,6 +106,7 @@ impl<'a> Draft<'a> {
             view,
             compiled,
             by_hand,
+            only_checks: false,
             changed: BTreeMap::new(),
             gone: BTreeMap::new(),
             found: BTreeMap::new(),
@@ -113,6 +116,12 @@ impl<'a> Draft<'a> {
             lease: None,
             provided: None,
         }
+    }
+
+    /// Stands for several commits that are made later, if at all.
+    pub(crate) fn only_check(mut self) -> Self {
+        self.only_checks = true;
+        self
     }
 
     /// Checks what must hold, now and when it is committed.
@@ -292,6 +301,14 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Checks that a resource that was changed can be stored.
+    pub(crate) fn check_size(&self, point: &Point) -> Result<(), Error> {
+        match self.changed.get(point) {
+            Some(Some(body)) => packed(point, body).map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// What is to be committed.
     pub(crate) fn finish(self) -> Result<Finished<'a>, Error> {
         let mut operations = Vec::new();
@@ -316,13 +333,7 @@ impl<'a> Draft<'a> {
                     if before.is_some_and(|before| Body::of(before) == *body) {
                         continue;
                     }
-                    let value = pack(&body.kind, &body.properties, &body.status);
-                    if value.len() > RESOURCE_BYTES_MAX {
-                        return Err(Error::TooLarge(format!(
-                            "`{point}` would have {} bytes; a resource has at most {RESOURCE_BYTES_MAX}: keep what is larger in a file",
-                            value.len()
-                        )));
-                    }
+                    let value = packed(point, body)?;
                     let expect = before.map_or(Expect::Absent, |before| Expect::At(before.modified));
                     let mut put = Operation::put(key, expect, value);
                     if let crate::store::Action::Put { lease, .. } = &mut put.action {
@@ -458,12 +469,20 @@ impl<'a> Draft<'a> {
     /// The schema of a user's kind, when it has one.
     fn schema(&self, point: &Point, kind: &Kind) -> Result<Option<Arc<Schema>>, Stop> {
         let Base::Custom(name) = &kind.base else { return Ok(None) };
-        let declared = [point.space().unwrap_or_default(), "mesh"].into_iter().find_map(|space| {
-            let declaration = format!("{space}:kinds:{}", name.to_kebab());
-            let declaration = self.view.get(&declaration.parse().ok()?)?;
+        let mut declarations = [point.space().unwrap_or_default(), "mesh"]
+            .into_iter()
+            .filter_map(|space| format!("{space}:kinds:{}", name.to_kebab()).parse::<Point>().ok());
+        let declared = declarations.clone().find_map(|declaration| {
+            let declaration = self.view.get(&declaration)?;
             (declaration.kind.base == Base::Kind).then_some(declaration)
         });
         let Some(declaration) = declared else {
+            let drafted = |declaration: Point| {
+                self.current(&declaration).is_some_and(|declared| declared.kind.base == Base::Kind)
+            };
+            if self.only_checks && declarations.any(drafted) {
+                return Ok(None);
+            }
             let declared = self.declared(point);
             return Err(Error::KindUnknown { point: point.clone(), kind: kind.clone(), declared }.into());
         };
@@ -529,6 +548,18 @@ impl Results {
             }),
         })
     }
+}
+
+/// A resource as it is stored.
+fn packed(point: &Point, body: &Body) -> Result<Bytes, Error> {
+    let value = pack(&body.kind, &body.properties, &body.status);
+    if value.len() <= RESOURCE_BYTES_MAX {
+        return Ok(value);
+    }
+    Err(Error::TooLarge(format!(
+        "`{point}` would have {} bytes; a resource has at most {RESOURCE_BYTES_MAX}: keep what is larger in a file",
+        value.len()
+    )))
 }
 
 /// The properties after some changes.

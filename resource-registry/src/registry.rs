@@ -9,6 +9,7 @@ mod history;
 mod live;
 mod read;
 mod records;
+mod rehearse;
 mod upkeep;
 mod write;
 

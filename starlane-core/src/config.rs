@@ -208,7 +208,13 @@ fn section(cursor: &mut Cursor<'_>, config: &mut Config) -> Result<(), Problem> 
             cursor.expect("{", "after `Install`")?;
             let origin = Arc::clone(&config.origin);
             let at_end = |cursor: &Cursor<'_>| cursor.rest().is_empty() || cursor.looks_at("}");
-            config.install.extend(script::read(cursor, &origin, at_end)?);
+            let statements = script::read(cursor, &origin, at_end)?;
+            if let Some(other) = statements.iter().find(|statement| !statement.makes_or_sets()) {
+                let detail = "an `Install` holds `create` and `set` statements only";
+                let problem = cursor.problem(other.span, detail, "neither of them");
+                return Err(problem.help("leave it out, and type it when the resource is there"));
+            }
+            config.install.extend(statements);
             if cursor.eat("}") { Ok(()) } else { Err(changes::unclosed(cursor, start)) }
         }
         "" => {

@@ -85,6 +85,11 @@ impl Statement {
         self.form.resolve(bindings).map_err(|problem| self.locate(problem))
     }
 
+    /// Whether it makes a resource or changes one's properties.
+    pub(crate) fn makes_or_sets(&self) -> bool {
+        matches!(self.form, Form::Create { .. } | Form::Set { .. })
+    }
+
     /// Gives a problem that carrying out this statement met its place in the script; one that has a place keeps it.
     pub fn locate(&self, problem: Problem) -> Problem {
         let mut problem = match &problem.place {

@@ -108,8 +108,15 @@ fn mistakes_are_refused_at_the_place() {
         ("App { Env { a = Shop } }", "S", Code::PointSyntax, "lowercase", ""),
         ("App { Env { a = b, a = c } }", "a", Code::ConfigSyntax, "named twice", ""),
         ("App { Install { creat x<Base> } }", "creat", Code::ConfigSyntax, "no command", "`create`"),
-        ("App { Install { get ${y} } }", "${y}", Code::VariableUnknown, "no variable `y`", ""),
-        ("App { Install { get x", "{", Code::ConfigSyntax, "never closed", ""),
+        ("App { Install { set ${y}{ +a=b } } }", "${y}", Code::VariableUnknown, "no variable `y`", ""),
+        ("App { Install { set x{ +a=b }", "{", Code::ConfigSyntax, "never closed", ""),
+        (
+            "App { Install { create x<Base>; get x; } }",
+            "get x",
+            Code::ConfigSyntax,
+            "`create` and `set` statements only",
+            "leave it out",
+        ),
         (
             "Mechtron { Wasm { +bin=a, +other=b } }",
             "{ +bin=a, +other=b }",
@@ -142,7 +149,7 @@ proptest! {
         "App", "Mechtron", "(version=1.0.0)", "{", "}", " Set ", " Env ", " Install ", " Wasm ", "+a=b", "+bin=x", "+c={\"d\":1}",
         "+place=[tier = \"${bundle}\"]", "+p=[a = 1 # ${x}\n and b = 2]",
         ",", ";", " users<Base> = ", ".:x", "..", "shop:a", "${bundle}", "$(self.config.bundle):/x", "create? .:a<Base>",
-        "get shop", "\"a b\"", "# c\n", " ",
+        "set .{ +a=b }", "get shop", "\"a b\"", "# c\n", " ",
     ]), 0..16), body in any::<bool>()) {
         let text = if body { format!("App {{ {} }}", words.concat()) } else { words.concat() };
         if let Ok(first) = Config::parse(&text, "") {

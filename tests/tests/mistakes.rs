@@ -34,6 +34,18 @@ fn built(name: &str) -> Vec<u8> {
     fs::read(root().join("target/bundles").join(name)).expect("`make wasm` builds the examples")
 }
 
+/// A module that is a mechtron of some guest ABI, by what its `mechtron_abi` does.
+fn module(abi: &str) -> Vec<u8> {
+    let text = format!(
+        "(module (memory (export \"memory\") 1) \
+           (func (export \"mechtron_abi\") (result i32) {abi}) \
+           (func (export \"mechtron_inbox\") (param i32) (result i32) (i32.const 1024)) \
+           (func (export \"mechtron_init\") (param i32) (result i64) (i64.const 0)) \
+           (func (export \"mechtron_run\") (param i32) (result i64) (i64.const 0)))"
+    );
+    wat::parse_str(text).expect("it is well formed")
+}
+
 #[test]
 fn mistakes_say_what_to_do_next_and_change_nothing() {
     let node = Node::start();
@@ -45,6 +57,20 @@ fn mistakes_say_what_to_do_next_and_change_nothing() {
             b"Mechtron(version=1.0.0) { Wasm { +bin=${bundle}:/wasm/not.wasm; +name=x } }",
         ),
         ("wasm/not.wasm", b"this is no module"),
+        ("wasm/library.wasm", &wat::parse_str("(module (memory (export \"memory\") 1))").expect("a module")),
+        ("wasm/future.wasm", &module("(i32.const 0x20000)")),
+        ("wasm/computed.wasm", &module("(i32.shl (i32.const 2) (i32.const 16))")),
+        ("wasm/trapping.wasm", &module("(unreachable)")),
+        ("config/future.mechtron", b"Mechtron { Wasm { +bin=${bundle}:/wasm/future.wasm } }"),
+        ("config/future.app", b"App { Set { +wasm.src=${bundle}:/wasm/future.wasm } }"),
+        ("config/installs-future.app", b"App { Install { create .:a<Base>; create .:b<Mechtron>{ +config=${bundle}:/config/future.mechtron } } }"),
+        ("config/kind.app", b"App { Install { create .:a<Base>; create .:b<Mechatron>; create .:c<Base> } }"),
+        ("config/parent.app", b"App { Install { create .:a<Base>; create .:a:b:c<Base> } }"),
+        ("config/locked.app", b"App { Install { create .:a<Base>; set ..:plan{ +approved=false } } }"),
+        ("config/taken.app", b"App { Install { create .:a<Base>; create ..:plan<Base> } }"),
+        ("config/order.app", b"App { Install { create .:a<Base>; create .:o-1<Order>{ +total=many } } }"),
+        ("config/deep.app", b"App { Install { create .:deep<App>{ +config=${bundle}:/config/deep.app } } }"),
+        ("config/get.app", b"App { Install { create .:a<Base>; get .:a } }"),
         ("wasm/shop.wasm", &built("shop/wasm/shop.wasm")),
         (
             "schema/order.json",
@@ -59,6 +85,7 @@ fn mistakes_say_what_to_do_next_and_change_nothing() {
         "create shop:cart<Mechtron>{ +wasm.src=shop:repo:it:1.0.0:/wasm/shop.wasm, +mechtron.name=cart }",
     )
     .ok();
+    node.exec("create shop:app<App>").ok();
     node.exec("create shop:files<FileSystem>; write shop:files:/a.txt \"milk\"").ok();
     let api = Api::of(&node);
     let mut before = revision(&api);
@@ -95,6 +122,105 @@ fn mistakes_say_what_to_do_next_and_change_nothing() {
             "E-WASM-INVALID",
             "not.wasm",
         ),
+        (
+            "create shop:m<Mechtron>{ +wasm.src=shop:repo:it:1.0.0:/wasm/library.wasm }",
+            2,
+            "E-WASM-INVALID",
+            "starlane new",
+        ),
+        (
+            "create shop:m<Mechtron>{ +wasm.src=shop:repo:it:1.0.0:/wasm/future.wasm }",
+            2,
+            "`shop:repo:it:1.0.0:/wasm/future.wasm` is no module that can run here: it speaks guest ABI 2",
+            "docs/guest-abi.md",
+        ),
+        (
+            "create shop:m<Mechtron>{ +wasm.src=shop:repo:it:1.0.0:/wasm/computed.wasm }",
+            2,
+            "it speaks guest ABI 2",
+            "docs/guest-abi.md",
+        ),
+        (
+            "create shop:m<Mechtron>{ +wasm.src=shop:repo:it:1.0.0:/wasm/trapping.wasm }",
+            2,
+            "E-WASM-INVALID",
+            "return its version",
+        ),
+        (
+            "set shop:cart{ +wasm.src=shop:repo:it:1.0.0:/wasm/future.wasm }",
+            2,
+            "E-WASM-INVALID",
+            "docs/guest-abi.md",
+        ),
+        (
+            "create shop:m<Mechtron>{ +config=shop:repo:it:1.0.0:/config/future.mechtron }",
+            2,
+            "E-WASM-INVALID",
+            "docs/guest-abi.md",
+        ),
+        (
+            "create shop:m-%<Mechtron>{ +config=shop:repo:it:1.0.0:/config/future.mechtron }",
+            2,
+            "E-WASM-INVALID",
+            "docs/guest-abi.md",
+        ),
+        (
+            "create! shop:cart<Mechtron>{ +config=shop:repo:it:1.0.0:/config/future.mechtron }",
+            2,
+            "E-WASM-INVALID",
+            "docs/guest-abi.md",
+        ),
+        (
+            "set shop:cart{ +config=shop:repo:it:1.0.0:/config/future.mechtron }",
+            2,
+            "E-WASM-INVALID",
+            "docs/guest-abi.md",
+        ),
+        (
+            "create shop:a<App>{ +config=shop:repo:it:1.0.0:/config/future.app }",
+            2,
+            "E-WASM-INVALID",
+            "docs/guest-abi.md",
+        ),
+        (
+            "create shop:a<App>{ +config=shop:repo:it:1.0.0:/config/installs-future.app }",
+            2,
+            "installing `shop:a`: `shop:repo:it:1.0.0:/wasm/future.wasm`",
+            "installs-future.app:1:",
+        ),
+        (
+            "create shop:a<App>{ +config=shop:repo:it:1.0.0:/config/kind.app }",
+            2,
+            "E-KIND-UNKNOWN",
+            "kind.app:1:",
+        ),
+        (
+            "create shop:a<App>{ +config=shop:repo:it:1.0.0:/config/parent.app }",
+            3,
+            "E-NOT-FOUND",
+            "parent.app:1:",
+        ),
+        (
+            "create shop:a<App>{ +config=shop:repo:it:1.0.0:/config/locked.app }",
+            5,
+            "E-PROPERTY-LOCKED",
+            "locked.app:1:",
+        ),
+        ("create shop:a<App>{ +config=shop:repo:it:1.0.0:/config/taken.app }", 5, "E-EXISTS", "taken.app:1:"),
+        ("create shop:a<App>{ +config=shop:repo:it:1.0.0:/config/order.app }", 2, "E-SCHEMA", "order.app:1:"),
+        (
+            "create shop:a<App>{ +config=shop:repo:it:1.0.0:/config/deep.app }",
+            2,
+            "installs go 8 deep at most",
+            "let no config install",
+        ),
+        (
+            "create shop:a<App>{ +config=shop:repo:it:1.0.0:/config/get.app }",
+            2,
+            "E-CONFIG-SYNTAX",
+            "get.app:1:",
+        ),
+        ("set shop:app{ +config=shop:repo:it:1.0.0:/config/get.app }", 2, "E-CONFIG-SYNTAX", "get.app:1:"),
         ("create shop:o-1<Order>{ +total=many }", 2, "E-SCHEMA", "/total"),
         ("create shop:o-1<Order>", 2, "E-SCHEMA", "total"),
         (
@@ -174,15 +300,28 @@ fn a_new_version_of_a_bundle_is_bound_anew_though_its_bind_says_the_same() {
 fn an_install_that_fails_leaves_nothing_behind() {
     let node = Node::start();
     let config = b"App { Set { +title=app } Install { create ..:sibling<Base>; create .:child<Base>; create ..:taken<Base> } }";
+    // Whether it keeps to a schema shows only when the kind is there.
+    let late = b"App { Install { create ..:kinds<Base>; create ..:kinds:thing<Kind>{ +schema=${bundle}:/schema/thing.json }; create .:it<Thing> } }";
     let good = b"App { Set { +title=app } }";
-    let bundle = bundle(&[("config/bad.app", config), ("config/good.app", good)]);
+    let bundle = bundle(&[
+        ("config/bad.app", config),
+        ("config/late.app", late),
+        ("config/good.app", good),
+        ("schema/thing.json", br#"{"type":"object","required":["size"]}"#),
+    ]);
     publish(&node, bundle.path(), "1.0.0");
     node.exec("create shop:taken<Base>").ok();
+    let before = revision(&Api::of(&node));
     let error = node.exec("create shop:app<App>{ +config=shop:repo:it:1.0.0:/config/bad.app }").fails(5);
     assert!(error.contains("installing `shop:app`") && error.contains("shop:taken"), "{error}");
     assert!(error.contains("bad.app") && error.contains("create ..:taken<Base>"), "its place: {error}");
+    assert_eq!(revision(&Api::of(&node)), before, "it was found before anything was done");
+    let error = node.exec("create shop:app<App>{ +config=shop:repo:it:1.0.0:/config/late.app }").fails(2);
+    assert!(error.contains("E-SCHEMA") && error.contains("create .:it<Thing>"), "its place: {error}");
     let below = node.exec("select shop:*").ok();
-    assert!(!below.contains("shop:app") && !below.contains("shop:sibling"), "{below}");
+    for gone in ["shop:app", "shop:sibling", "shop:kinds"] {
+        assert!(!below.contains(gone), "{below}");
+    }
     assert!(below.contains("shop:taken<Base>"), "{below}");
 
     node.exec("create shop:app<App>{ +config=shop:repo:it:1.0.0:/config/good.app, +title=mine }").ok();

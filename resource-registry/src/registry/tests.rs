@@ -467,3 +467,46 @@ async fn an_answer_is_of_one_revision_whatever_changes_meanwhile() {
     }
     writer.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_rehearsal_finds_the_first_that_cannot_be_done_and_does_nothing() {
+    let registry = registry().await;
+    let before = registry.revision();
+    let create = |at: &str, kind: &str| Op::Create(make(at, kind));
+    let change = |at: &str, change| Op::Set { point: point(at), changes: vec![change], expect: None };
+    let numbered = |prefix: &str| {
+        let sequence = Sequence { parent: point("shop:a"), prefix: prefix.into(), suffix: String::new() };
+        Op::Create(Create { target: Target::Sequence(sequence), ..make("shop:a", "Base") })
+    };
+    let good = vec![
+        create("shop:a", "App"),
+        create("shop:a:b", "Base"),
+        change("shop:a:b", locked("fixed", "x")),
+        numbered("o-"),
+        change("shop:a:o-1", set("paid", "no")),
+        create("shop:kinds", "Base"),
+        create("shop:kinds:order", "Kind"),
+        create("shop:o", "Order"),
+    ];
+    assert!(registry.rehearse(&good).await.is_ok());
+    for (wrong, expected) in [
+        (create("shop:a", "App"), Code::Exists),
+        (create("shop:x:y", "Base"), Code::NotFound),
+        (create("shop:a:s", "BundleSeries"), Code::KindParent),
+        (create("shop:a:p", "Parcel"), Code::KindUnknown),
+        (change("shop:a:b", set("fixed", "y")), Code::PropertyLocked),
+        (change("shop:a:o-2", set("paid", "no")), Code::NotFound),
+        (change("shop:a", set("text", "x".repeat(40_000))), Code::TooLarge),
+    ] {
+        let mut ops = good.clone();
+        ops.push(wrong.clone());
+        ops.push(create("ROOT", "Root"));
+        let (number, error) = registry.rehearse(&ops).await.unwrap_err();
+        assert_eq!((number, code(error)), (good.len(), expected), "{wrong:?}");
+    }
+    assert_eq!((registry.revision(), registry.get(&point("shop:a"))), (before, None));
+    // Its numbers were nobody's.
+    registry.create(&ann(), make("shop:a", "App")).await.unwrap();
+    let Op::Create(first) = numbered("o-") else { return };
+    assert_eq!(registry.create(&ann(), first).await.unwrap().resource.point, point("shop:a:o-1"));
+}

@@ -264,11 +264,6 @@ impl Inner {
             }
         }
         let _held = self.locks.take(claim).await;
-        enum Part {
-            Created(Point, Outcome),
-            Changed(Point),
-            Deleted(Point, Kind),
-        }
         let committed = self
             .commit(by, true, |draft| {
                 for op in ops {
@@ -276,28 +271,7 @@ impl Inner {
                         draft.expect(point, *expect)?;
                     }
                 }
-                let part = |op: &Op| {
-                    Ok(match op {
-                        Op::Create(create) => {
-                            let point = match &create.target {
-                                Target::Point(point) => point.clone(),
-                                Target::Sequence(sequence) => draft.next_of(sequence)?,
-                            };
-                            let outcome = draft.create(&point, create)?;
-                            Part::Created(point, outcome)
-                        }
-                        Op::Set { point, changes, .. } => {
-                            draft.set(point, changes)?;
-                            Part::Changed(point.clone())
-                        }
-                        Op::SetStatus { point, status } => {
-                            draft.set_status(point, status)?;
-                            Part::Changed(point.clone())
-                        }
-                        Op::Delete { point, .. } => Part::Deleted(point.clone(), draft.delete(point)?),
-                    })
-                };
-                ops.iter().map(part).collect::<Result<Vec<_>, Stop>>()
+                ops.iter().map(|op| part(draft, op)).collect::<Result<Vec<_>, Stop>>()
             })
             .await?;
         let done = |part: &Part| match part {
@@ -312,6 +286,44 @@ impl Inner {
         };
         committed.value.iter().map(done).collect()
     }
+}
+
+/// What a draft made of one part of a batch.
+pub(super) enum Part {
+    Created(Point, Outcome),
+    Changed(Point),
+    Deleted(Point, Kind),
+}
+
+impl Part {
+    pub(super) fn point(&self) -> &Point {
+        match self {
+            Part::Created(point, _) | Part::Changed(point) | Part::Deleted(point, _) => point,
+        }
+    }
+}
+
+/// Drafts one part of a batch.
+pub(super) fn part(draft: &mut Draft<'_>, op: &Op) -> Result<Part, Stop> {
+    Ok(match op {
+        Op::Create(create) => {
+            let point = match &create.target {
+                Target::Point(point) => point.clone(),
+                Target::Sequence(sequence) => draft.next_of(sequence)?,
+            };
+            let outcome = draft.create(&point, create)?;
+            Part::Created(point, outcome)
+        }
+        Op::Set { point, changes, .. } => {
+            draft.set(point, changes)?;
+            Part::Changed(point.clone())
+        }
+        Op::SetStatus { point, status } => {
+            draft.set_status(point, status)?;
+            Part::Changed(point.clone())
+        }
+        Op::Delete { point, .. } => Part::Deleted(point.clone(), draft.delete(point)?),
+    })
 }
 
 /// What became of a draft.

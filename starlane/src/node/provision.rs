@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use resource_registry::{CONTENT_KEYS, Create, Created, Delete, Op, Outcome, Registry};
 use starlane_core::{
-    Agent, Base, Code, Command, CreateMode, Key, Kind, Phase, Point, Problem, PropertyChange, ResolvedConfig,
-    Resource, Revision, Status, Target, Value, placement,
+    Agent, Base, Code, Command, Config, CreateMode, Key, Kind, Phase, Point, PointError, Problem,
+    PropertyChange, ResolvedConfig, Resource, Revision, Status, Target, Value, placement,
 };
 
 use super::artifacts::Artifacts;
@@ -26,6 +26,8 @@ use super::router::has_code;
 pub(super) const INSTALLING: &str = "**[status = Init and exists(config)]";
 /// How deep installs may install resources that install others.
 const INSTALL_DEPTH_MAX: usize = 8;
+/// How many resources one creation may make or set, with all that its installs install.
+const INSTALL_STEPS_MAX: usize = 10_000;
 /// Of how many mechtrons it is remembered what they were before they were changed.
 const REPLACED_MAX: usize = 4_096;
 /// How many changes of one are remembered.
@@ -82,7 +84,8 @@ impl Provision {
         Installing { all: self.installing.clone(), point: point.clone() }
     }
 
-    /// Makes a resource, and all that its config installs; when that fails, nothing of it stays.
+    /// Makes a resource, and all that its config installs. All of it is checked before anything is made; when something
+    /// fails all the same, nothing of it stays.
     pub(super) async fn create(
         &self,
         by: &Agent,
@@ -91,6 +94,11 @@ impl Provision {
         kind: Kind,
         changes: Vec<PropertyChange>,
     ) -> Result<Created, Problem> {
+        let mut plan = Plan::default();
+        self.plan_create(&mut plan, None, (mode, &target, &kind, &changes), 0).await?;
+        if changes.iter().any(|change| set_point(change, "config").is_some()) {
+            self.rehearse(plan).await?;
+        }
         let mut made = Vec::new();
         let created = self.create_at_depth(by, mode, target, kind, changes, 0, &mut made).await;
         match created {
@@ -116,7 +124,106 @@ impl Provision {
         problem
     }
 
-    /// Makes a resource; adds to `made` what is new, its installs included.
+    /// Plans a creation: checks the artifacts that it names, its config to the end, and what that installs.
+    fn plan_create<'a>(
+        &'a self,
+        plan: &'a mut Plan,
+        asked: Option<&'a Arc<Asked>>,
+        (mode, target, kind, changes): (CreateMode, &'a Target, &'a Kind, &'a [PropertyChange]),
+        depth: usize,
+    ) -> BoxFuture<'a, Result<(), Problem>> {
+        Box::pin(async move {
+            // Of what gets its number only when it is made, the first stands for all.
+            let (point, is_new) = match target {
+                Target::Point(point) => {
+                    let known = plan.made.contains_key(point);
+                    let is_there =
+                        known || mode != CreateMode::New && find(&self.registry, point).await.is_some();
+                    (point.clone(), !is_there)
+                }
+                Target::Sequence(sequence) => {
+                    let first = sequence.point(1);
+                    let wrong = |error: PointError| Problem::new(Code::PointSyntax, error.to_string());
+                    (first.map_err(|error| wrong(error).at(&sequence.parent))?, true)
+                }
+            };
+            self.check(&point, kind, changes).await?;
+            let mut all = changes.to_vec();
+            let mut installs = None;
+            if let Some(artifact) = changes.iter().find_map(|change| set_point(change, "config")) {
+                let config = self.artifacts.config(&artifact).await?;
+                let resolved = config.resolve(&artifact.holder(), &point)?;
+                let explicit: Vec<_> = changes.iter().map(|change| change.key().clone()).collect();
+                let set = beneath(resolved.set, &explicit);
+                self.check(&point, kind, &set).await?;
+                all.splice(..0, set);
+                installs = is_new.then_some((config, resolved.install));
+            }
+            self.check_code(&point, None, &all).await?;
+            let create = Create {
+                mode,
+                target: target.clone(),
+                kind: kind.clone(),
+                changes: all.clone(),
+                status: Status::ready(),
+            };
+            plan.step(Op::Create(create), asked)?;
+            if is_new && matches!(target, Target::Point(_)) {
+                plan.made.insert(point.clone(), (kind.clone(), all));
+            }
+            for (number, command) in installs.iter().flat_map(|(_, install)| install).enumerate() {
+                let Some((config, _)) = &installs else { break };
+                let (config, installs) = (config.clone(), point.clone());
+                let asked = Arc::new(Asked { config, number, installs, by: asked.cloned() });
+                let planned = self.plan_installed(plan, &asked, command, depth).await;
+                planned.map_err(|problem| asked.tell(problem))?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn plan_installed(
+        &self,
+        plan: &mut Plan,
+        asked: &Arc<Asked>,
+        command: &Command,
+        depth: usize,
+    ) -> Result<(), Problem> {
+        match command {
+            Command::Create { mode, target, kind, changes } => {
+                check_depth(depth)?;
+                self.plan_create(plan, Some(asked), (*mode, target, kind, changes), depth + 1).await
+            }
+            Command::Set { point, changes } => {
+                let mut changes = changes.clone();
+                let there = self.registry.get(point);
+                let made = plan.made.get(point).cloned();
+                let kind = made.as_ref().map(|(kind, _)| kind).or(there.as_ref().map(|there| &there.kind));
+                // What is nowhere yet may get its number meanwhile; whether it does, the rehearsal tells.
+                if let Some(kind) = kind {
+                    changes = self.complete(point, kind, changes).await?;
+                    let mut all = made.as_ref().map(|(_, set)| set.clone()).unwrap_or_default();
+                    all.extend(changes.iter().cloned());
+                    self.check_code(point, there.as_deref(), &all).await?;
+                    if let Some((_, set)) = plan.made.get_mut(point) {
+                        *set = all;
+                    }
+                }
+                plan.step(Op::Set { point: point.clone(), changes, expect: None }, Some(asked))
+            }
+            _ => Err(not_installed()),
+        }
+    }
+
+    /// Checks that all of a plan can be done, one step after the other.
+    async fn rehearse(&self, plan: Plan) -> Result<(), Problem> {
+        let Err((number, error)) = self.registry.rehearse(&plan.steps).await else { return Ok(()) };
+        let asked = plan.asked.get(number).and_then(Option::as_ref);
+        let chain = std::iter::successors(asked, |asked| asked.by.as_ref());
+        Err(chain.fold(error.into(), |problem, asked| asked.tell(problem)))
+    }
+
+    /// Makes a resource as planned; adds to `made` what is new, its installs included.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is one part of a creation, and an install has them apart"
@@ -132,20 +239,8 @@ impl Provision {
         made: &'a mut Vec<Point>,
     ) -> BoxFuture<'a, Result<Created, Problem>> {
         Box::pin(async move {
-            self.check(target_point(&target), &kind, &changes).await?;
-            let config = changes.iter().find_map(|change| set_point(change, "config"));
-            if let (Some(artifact), Target::Point(point)) = (&config, &target) {
-                // Before anything is changed, so that a config that cannot be applied changes nothing.
-                let set = self.resolve(artifact, point).await?.set;
-                self.check(point, &kind, &set).await?;
-                let explicit: Vec<_> = changes.iter().map(|change| change.key().clone()).collect();
-                let all =
-                    beneath(set, &explicit).into_iter().chain(changes.iter().cloned()).collect::<Vec<_>>();
-                self.check_code(point, None, &all).await?;
-            } else {
-                self.check_code(target_point(&target), None, &changes).await?;
-            }
-            let status = if config.is_some() {
+            let has_config = changes.iter().any(|change| set_point(change, "config").is_some());
+            let status = if has_config {
                 Status::because(Phase::Init, "its config is being installed")
             } else {
                 Status::ready()
@@ -162,7 +257,7 @@ impl Provision {
             if let Some(before) = before.filter(|before| has_code(before)) {
                 self.remember(before);
             }
-            if created.outcome == Outcome::Existed || config.is_none() {
+            if created.outcome == Outcome::Existed || !has_config {
                 if created.outcome == Outcome::Replaced {
                     self.host.swap(&created.resource.point);
                 }
@@ -187,21 +282,18 @@ impl Provision {
         made: &mut Vec<Point>,
     ) -> Result<Arc<Resource>, Problem> {
         let point = &created.resource.point;
-        if let Some(config) = self.config(&created.resource).await? {
-            let set = beneath(config.set, explicit);
+        if let Some(artifact) = created.resource.point_property("config") {
+            let config = self.artifacts.config(&artifact).await?;
+            let resolved = config.resolve(&artifact.holder(), point)?;
+            let set = beneath(resolved.set, explicit);
             if !set.is_empty() {
-                self.check(point, &created.resource.kind, &set).await?;
                 self.registry.set(by, point, set, None).await?;
             }
-            let install = if created.outcome == Outcome::New { config.install } else { Vec::new() };
+            let install = if created.outcome == Outcome::New { resolved.install } else { Vec::new() };
             for (number, command) in install.into_iter().enumerate() {
-                if let Err(problem) = self.install_one(by, command, depth, made).await {
-                    let problem = installing(problem, point);
-                    let Some(artifact) = created.resource.point_property("config") else {
-                        return Err(problem);
-                    };
-                    return Err(self.artifacts.config(&artifact).await?.locate_installed(number, problem));
-                }
+                let asked = Asked { config: config.clone(), number, installs: point.clone(), by: None };
+                let installed = self.install_one(by, command, depth, made).await;
+                installed.map_err(|problem| asked.tell(problem))?;
             }
         }
         let resource = self.registry.set_status(by, point, Status::ready()).await?;
@@ -217,15 +309,12 @@ impl Provision {
         made: &mut Vec<Point>,
     ) -> Result<(), Problem> {
         match command {
-            Command::Create { mode, target, kind, changes } if depth < INSTALL_DEPTH_MAX => {
+            Command::Create { mode, target, kind, changes } => {
+                check_depth(depth)?;
                 self.create_at_depth(by, mode, target, kind, changes, depth + 1, made).await.map(drop)
             }
-            Command::Create { .. } => Err(Problem::new(
-                Code::ConfigSyntax,
-                format!("installs go {INSTALL_DEPTH_MAX} deep at most, and this one goes deeper"),
-            )),
             Command::Set { point, changes } => self.set(by, &point, changes, None).await.map(drop),
-            _ => Err(Problem::new(Code::ConfigSyntax, "an Install holds `create` and `set` statements only")),
+            _ => Err(not_installed()),
         }
     }
 
@@ -234,18 +323,11 @@ impl Provision {
         &self,
         by: &Agent,
         point: &Point,
-        mut changes: Vec<PropertyChange>,
+        changes: Vec<PropertyChange>,
         expect: Option<Revision>,
     ) -> Result<Arc<Resource>, Problem> {
         let before = find(&self.registry, point).await.ok_or_else(|| not_found(&self.registry, point))?;
-        self.check(point, &before.kind, &changes).await?;
-        if let Some(artifact) = changes.iter().find_map(|change| set_point(change, "config")) {
-            let config = self.resolve(&artifact, point).await?;
-            let explicit: Vec<_> = changes.iter().map(|change| change.key().clone()).collect();
-            let set = beneath(config.set, &explicit);
-            self.check(point, &before.kind, &set).await?;
-            changes.extend(set);
-        }
+        let changes = self.complete(point, &before.kind, changes).await?;
         self.check_code(point, Some(&before), &changes).await?;
         let resource = self.registry.set(by, point, changes, expect).await?;
         if has_code(&before) || has_code(&resource) {
@@ -253,6 +335,24 @@ impl Provision {
             self.host.swap(point);
         }
         Ok(resource)
+    }
+
+    /// Checks changes, and adds what a config among them sets.
+    async fn complete(
+        &self,
+        point: &Point,
+        kind: &Kind,
+        mut changes: Vec<PropertyChange>,
+    ) -> Result<Vec<PropertyChange>, Problem> {
+        self.check(point, kind, &changes).await?;
+        if let Some(artifact) = changes.iter().find_map(|change| set_point(change, "config")) {
+            let config = self.resolve(&artifact, point).await?;
+            let explicit: Vec<_> = changes.iter().map(|change| change.key().clone()).collect();
+            let set = beneath(config.set, &explicit);
+            self.check(point, kind, &set).await?;
+            changes.extend(set);
+        }
+        Ok(changes)
     }
 
     /// Keeps what a mechtron was before it was changed, so that it can be put back.
@@ -351,26 +451,40 @@ impl Provision {
 
     async fn install_again(&self, by: &Agent, resource: &Arc<Resource>) -> Result<(), Problem> {
         let point = &resource.point;
-        if let Some(config) = self.config(resource).await? {
+        if let Some(artifact) = resource.point_property("config") {
+            let config = self.artifacts.config(&artifact).await?;
+            let resolved = config.resolve(&artifact.holder(), point)?;
             // What it has was given explicitly, or was set by the config before the crash.
             let has: Vec<_> = resource.properties.keys().cloned().collect();
-            let set = beneath(config.set, &has);
+            let set = beneath(resolved.set, &has);
             self.check(point, &resource.kind, &set).await?;
             self.registry.set(by, point, set, None).await?;
-            for command in config.install {
-                let command = match command {
-                    Command::Create { mode: CreateMode::New, target, kind, changes } => {
-                        Command::Create { mode: CreateMode::Ensure, target, kind, changes }
-                    }
-                    other => other,
-                };
-                let installed = self.install_one(by, command, 0, &mut Vec::new()).await;
-                installed.map_err(|problem| installing(problem, point))?;
+            for (number, command) in resolved.install.into_iter().enumerate() {
+                let asked =
+                    Arc::new(Asked { config: config.clone(), number, installs: point.clone(), by: None });
+                let installed = self.install_one_again(by, command, &asked).await;
+                installed.map_err(|problem| asked.tell(problem))?;
             }
         }
         self.registry.set_status(by, point, Status::ready()).await?;
         self.host.swap(point);
         Ok(())
+    }
+
+    async fn install_one_again(
+        &self,
+        by: &Agent,
+        command: Command,
+        asked: &Arc<Asked>,
+    ) -> Result<(), Problem> {
+        let command = match command {
+            Command::Create { mode: CreateMode::New, target, kind, changes } => {
+                Command::Create { mode: CreateMode::Ensure, target, kind, changes }
+            }
+            other => other,
+        };
+        self.plan_installed(&mut Plan::default(), asked, &command, 0).await?;
+        self.install_one(by, command, 0, &mut Vec::new()).await
     }
 
     /// Checks that what is to run can run: the module has the mechtron, and its durability is one.
@@ -453,12 +567,58 @@ impl Provision {
     }
 }
 
-/// Where it is made, or, while the number is not known, below what.
-fn target_point(target: &Target) -> &Point {
-    match target {
-        Target::Point(point) => point,
-        Target::Sequence(sequence) => &sequence.parent,
+/// What a creation is going to do.
+#[derive(Default)]
+struct Plan {
+    steps: Vec<Op>,
+    /// What asks for each of the steps; nothing for what was asked for itself.
+    asked: Vec<Option<Arc<Asked>>>,
+    /// What the steps make, and all that they set there.
+    made: HashMap<Point, (Kind, Vec<PropertyChange>)>,
+}
+
+impl Plan {
+    fn step(&mut self, op: Op, asked: Option<&Arc<Asked>>) -> Result<(), Problem> {
+        if self.steps.len() == INSTALL_STEPS_MAX {
+            let detail =
+                format!("installs make and set {INSTALL_STEPS_MAX} resources at most, and these more");
+            return Err(Problem::new(Code::TooLarge, detail).help("install fewer, and make the others apart"));
+        }
+        self.steps.push(op);
+        self.asked.push(asked.cloned());
+        Ok(())
     }
+}
+
+/// A statement of an `Install` that asks for something.
+struct Asked {
+    config: Arc<Config>,
+    /// Counted from 0.
+    number: usize,
+    /// The resource that has the config.
+    installs: Point,
+    /// What asked for that resource, if a statement did.
+    by: Option<Arc<Asked>>,
+}
+
+impl Asked {
+    /// Says of a problem where it was met.
+    fn tell(&self, mut problem: Problem) -> Problem {
+        problem.detail = format!("installing `{}`: {}", self.installs, problem.detail);
+        self.config.locate_installed(self.number, problem)
+    }
+}
+
+fn check_depth(depth: usize) -> Result<(), Problem> {
+    if depth < INSTALL_DEPTH_MAX {
+        return Ok(());
+    }
+    let detail = format!("installs go {INSTALL_DEPTH_MAX} deep at most, and this one goes deeper");
+    Err(Problem::new(Code::ConfigSyntax, detail).help("let no config install what installs it again"))
+}
+
+fn not_installed() -> Problem {
+    Problem::new(Code::ConfigSyntax, "an Install holds `create` and `set` statements only")
 }
 
 fn set_point(change: &PropertyChange, name: &str) -> Option<Point> {
@@ -471,9 +631,4 @@ fn set_point(change: &PropertyChange, name: &str) -> Option<Point> {
 /// What a config sets, without what was said explicitly.
 fn beneath(set: Vec<PropertyChange>, explicit: &[Key]) -> Vec<PropertyChange> {
     set.into_iter().filter(|change| !explicit.contains(change.key())).collect()
-}
-
-fn installing(mut problem: Problem, point: &Point) -> Problem {
-    problem.detail = format!("installing `{point}`: {}", problem.detail);
-    problem
 }
