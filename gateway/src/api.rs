@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use crate::body::{Answer, Budget, Guards};
-use crate::config::Config;
+use crate::config::{Config, Protection};
 use crate::doors::Host;
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
@@ -111,7 +111,8 @@ impl<M: Mesh> Api<M> {
         Err(Problem::new(Code::Unauthorized, detail).help(help).into())
     }
 
-    /// A page from elsewhere whose name was made to point here gives itself away by that name.
+    /// A page from elsewhere whose name was made to point here gives itself away by that name. With TLS it does not come so
+    /// far: the certificate is for another name.
     fn check_host(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let mut hosts = headers.get_all(HOST).iter();
         let name = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
@@ -119,7 +120,8 @@ impl<M: Mesh> Api<M> {
             _ => return Err(Problem::new(Code::Usage, "the request has no `Host` header, or several").into()),
         };
         let plain = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
-        if plain || name == "localhost" || self.shared.config.api_hosts.contains(&name) {
+        let is_tls = matches!(self.shared.config.protection, Protection::Tls(_));
+        if is_tls || plain || name == "localhost" || self.shared.config.api_hosts.contains(&name) {
             return Ok(());
         }
         let problem = Problem::new(Code::Forbidden, format!("this API is not served as `{name}`"));

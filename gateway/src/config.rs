@@ -1,10 +1,11 @@
 //! What the doors are told once, at the start.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use starlane_core::{Agent, Point};
+
+use crate::tls::Tls;
 
 /// What the doors are told once, at the start.
 #[derive(Debug, Clone)]
@@ -51,19 +52,14 @@ impl Config {
 }
 
 /// What keeps others from reading along.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Protection {
     /// Only this machine can reach the doors; any other address is refused.
     LoopbackOnly,
     /// A proxy in front of the doors speaks TLS; its `Forwarded` headers are believed.
     BehindProxy,
-    /// The doors speak TLS themselves.
-    Tls {
-        /// A PEM file with the chain of certificates.
-        certificate: PathBuf,
-        /// A PEM file with the private key.
-        key: PathBuf,
-    },
+    /// The doors speak TLS themselves, and nothing else.
+    Tls(Tls),
 }
 
 /// What everything is bounded by. The defaults hold for a machine of any size.
@@ -74,7 +70,8 @@ pub struct Limits {
     /// Connections open at once from one address on each door; the next is answered 503 and closed. Loopback
     /// addresses are not counted: behind a proxy of the same machine all connections come from there.
     pub connections_per_ip_max: usize,
-    /// How long a connection may take to send a request's head, from its first byte or from the start of the connection.
+    /// How long a connection may take to send a request's head, from its first byte or from the start of the connection;
+    /// a TLS handshake counts along.
     pub head_timeout: Duration,
     /// How long a connection may be idle between two requests.
     pub idle_timeout: Duration,

@@ -15,9 +15,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +44,11 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 content-type: application/problem+json\r\ncontent-length: 167\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
 {\"type\":\"urn:starlane:error:E-BUSY\",\"title\":\"The receiver has too much waiting.\",\"status\":503,\
 \"detail\":\"too many connections are open\",\"code\":\"E-BUSY\",\"retryAfter\":1}\n";
+
+const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+content-type: application/problem+json\r\ncontent-length: 173\r\nconnection: close\r\n\r\n\
+{\"type\":\"urn:starlane:error:E-USAGE\",\"title\":\"The request is not one that this API knows.\",\"status\":400,\
+\"detail\":\"this door speaks TLS: ask it with https\",\"code\":\"E-USAGE\"}\n";
 
 /// The two doors of a node, listening and not yet open.
 pub struct Doors<M> {
@@ -76,9 +83,6 @@ pub enum BindError {
         /// Which.
         address: SocketAddr,
     },
-    /// The doors cannot speak TLS yet.
-    #[error("the doors do not speak TLS themselves yet: put a proxy in front of them")]
-    TlsUnsupported,
     /// The token is empty.
     #[error("the token of the API is empty: anybody could use it")]
     TokenEmpty,
@@ -107,8 +111,13 @@ impl<M: Mesh> Doors<M> {
         let web = Web::new(Arc::clone(&mesh), Arc::clone(&config));
         let api =
             Api::new(mesh, Arc::clone(&config), registry, Arc::clone(&api_metrics), drain.token.clone());
+        let tls = match &config.protection {
+            Protection::Tls(tls) => Some(tls.acceptor()),
+            Protection::LoopbackOnly | Protection::BehindProxy => None,
+        };
         let door = |listener, metrics| Door {
             listener,
+            tls: tls.clone(),
             limits: config.limits.clone(),
             metrics,
             census: Arc::default(),
@@ -132,8 +141,7 @@ fn check(config: &Config) -> Result<(), BindError> {
         return Err(BindError::TokenEmpty);
     }
     match config.protection {
-        Protection::Tls { .. } => Err(BindError::TlsUnsupported),
-        Protection::BehindProxy => Ok(()),
+        Protection::Tls(_) | Protection::BehindProxy => Ok(()),
         Protection::LoopbackOnly => {
             match [config.web, config.api].into_iter().find(|address| !address.ip().is_loopback()) {
                 Some(address) => Err(BindError::Unprotected { address }),
@@ -175,6 +183,8 @@ struct Drain {
 
 struct Door {
     listener: TcpListener,
+    /// What is spoken below HTTP, if it is not plain.
+    tls: Option<TlsAcceptor>,
     limits: Limits,
     metrics: Arc<Metrics>,
     census: Arc<Census>,
@@ -216,11 +226,14 @@ impl Door {
     fn admit<H: Host>(&self, stream: TcpStream, peer: SocketAddr, host: &Arc<H>, http: &http1::Builder) {
         let Some(counted) = Counted::admit(&self.census, peer.ip(), &self.limits, &self.metrics) else {
             self.metrics.refused.inc();
-            if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+            // Saying so inside TLS would cost as much as what is refused.
+            if self.tls.is_none()
+                && let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned()
+            {
                 self.tasks.spawn(async move {
                     let _permit = permit;
                     // A peer that does not listen has nothing to lose.
-                    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)).await;
+                    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, say_last(stream, REFUSAL)).await;
                 });
             }
             return;
@@ -231,31 +244,72 @@ impl Door {
         let phase = Arc::new(Phase::default());
         let visit = Arc::new(host.visit(peer.ip(), Arc::clone(&phase), Arc::clone(&self.metrics)));
         let paced = Paced::new(stream, phase, &self.limits);
-        let connection = http.serve_connection(
-            TokioIo::new(paced),
-            service_fn(move |request| {
-                let visit = Arc::clone(&visit);
-                async move { Ok::<_, Infallible>(H::answer(visit, request).await) }
-            }),
-        );
+        let service = service_fn(move |request| {
+            let visit = Arc::clone(&visit);
+            async move { Ok::<_, Infallible>(H::answer(visit, request).await) }
+        });
+        let (http, tls) = (http.clone(), self.tls.clone());
         let (drain, drain_timeout) = (Arc::clone(&self.drain), self.limits.drain_timeout);
         let metrics = Arc::clone(&self.metrics);
         self.tasks.spawn(async move {
             let _counted = counted;
-            if until_drained(connection, &drain, drain_timeout).await.is_err() {
+            let ended = match tls {
+                None => {
+                    let connection = http.serve_connection(TokioIo::new(paced), service);
+                    until_drained(connection, &drain, drain_timeout).await.is_ok()
+                }
+                Some(tls) => match shake_hands(&tls, paced, &drain).await {
+                    Some(stream) => {
+                        let connection = http.serve_connection(TokioIo::new(stream), service);
+                        until_drained(connection, &drain, drain_timeout).await.is_ok()
+                    }
+                    None => false,
+                },
+            };
+            if !ended {
                 metrics.broken.inc();
             }
         });
     }
 }
 
+/// Agrees on TLS with whoever connected, in the time that the head of a request has. `None` when that fails, or the doors
+/// begin to close.
+async fn shake_hands(
+    tls: &TlsAcceptor,
+    stream: Paced<TcpStream>,
+    drain: &Drain,
+) -> Option<TlsStream<Paced<TcpStream>>> {
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream).into_fallible() => accepted,
+        () = drain.token.cancelled() => return None,
+    };
+    match accepted {
+        Ok(stream) => Some(stream),
+        Err((error, stream)) => {
+            if is_plain(&error) {
+                // A peer that does not listen has nothing to lose.
+                let _ = tokio::time::timeout(REFUSAL_TIMEOUT, say_last(stream, PLAIN)).await;
+            }
+            None
+        }
+    }
+}
+
+/// Whether a handshake failed since the other side speaks no TLS.
+fn is_plain(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
+}
+
 /// Serves a connection to its end, which comes soon after the doors begin to close.
-async fn until_drained<S>(
-    connection: http1::Connection<TokioIo<Paced<TcpStream>>, S>,
+async fn until_drained<I, S>(
+    connection: http1::Connection<TokioIo<I>, S>,
     drain: &Drain,
     drain_timeout: Duration,
 ) -> hyper::Result<()>
 where
+    I: AsyncRead + AsyncWrite + Unpin,
     S: hyper::service::Service<
             http::Request<Incoming>,
             Response = http::Response<Answer>,
@@ -291,9 +345,9 @@ fn belongs_to_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Tells a connection that there are too many, and reads on so that the answer is not lost with what it sent.
-async fn refuse(mut stream: TcpStream) -> io::Result<()> {
-    stream.write_all(REFUSAL).await?;
+/// Says one last thing to a connection, and reads on so that it is not lost with what the other side sent.
+async fn say_last(mut stream: impl AsyncRead + AsyncWrite + Unpin, what: &[u8]) -> io::Result<()> {
+    stream.write_all(what).await?;
     stream.shutdown().await?;
     let mut sink = [0; 1024];
     while stream.read(&mut sink).await? > 0 {}
@@ -357,11 +411,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusal_is_as_long_as_it_says() {
-        let text = std::str::from_utf8(REFUSAL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
-        serde_json::from_str::<crate::shapes::ProblemDetails>(body).unwrap();
+    fn what_is_said_last_is_as_long_as_it_says() {
+        for said in [REFUSAL, PLAIN] {
+            let text = std::str::from_utf8(said).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+            let details: crate::shapes::ProblemDetails = serde_json::from_str(body).unwrap();
+            assert_eq!(details.title, details.code.title());
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod problem;
 mod schema;
 mod segment;
 pub mod shapes;
+mod tls;
 mod web;
 
 pub use config::{Config, Limits, Protection};
@@ -25,6 +26,7 @@ pub use mesh::{
     TokenTerms, Upload,
 };
 pub use segment::encode_point;
+pub use tls::{Tls, TlsError, Trust, client as tls_client, failure as tls_failure};
 
 /// The OpenAPI 3.1 document of the `/v1` API, as JSON.
 pub fn openapi() -> String {

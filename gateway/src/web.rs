@@ -179,7 +179,7 @@ impl<M: Mesh> Visit<M> {
 
     /// The headers of a request as the mesh gets them.
     fn headers(&self, headers: &HeaderMap) -> Result<Headers, Problem> {
-        let behind_proxy = self.web.config.protection == Protection::BehindProxy;
+        let behind_proxy = matches!(self.web.config.protection, Protection::BehindProxy);
         let named = connection_names(headers);
         let mut list: Vec<(&str, &str)> = Vec::with_capacity(headers.len() + 2);
         for (name, value) in headers {
@@ -199,7 +199,8 @@ impl<M: Mesh> Visit<M> {
         }
         if !behind_proxy {
             list.push(("x-forwarded-for", &self.peer));
-            list.push(("x-forwarded-proto", "http"));
+            let is_tls = matches!(self.web.config.protection, Protection::Tls(_));
+            list.push(("x-forwarded-proto", if is_tls { "https" } else { "http" }));
         }
         Ok(list.into_iter().collect())
     }

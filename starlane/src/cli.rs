@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use gateway::Trust;
 use starlane_core::{Code, Problem};
 
 use crate::client::Client;
@@ -346,7 +347,7 @@ impl Session {
         };
         if let Some((contexts, name)) = named {
             let context = contexts.get(&name)?;
-            return Client::new(&context.api, &context.token, self.globals.timeout);
+            return Client::new(&context.api, &context.token, &context.trust(), self.globals.timeout);
         }
         self.client_of_folder(&self.data_folder()?)
     }
@@ -366,7 +367,12 @@ impl Session {
             Problem::new(Code::Unauthorized, format!("the data folder {shown} holds no token"))
                 .help("`starlane serve` makes it at the first start")
         })?;
-        Client::new(&format!("http://{}", running.api), &token, self.globals.timeout)
+        // The folder is the node's own, so what it says is believed, whatever name the certificate is for.
+        let (scheme, trust) = match running.certificate {
+            Some(certificate) => ("https", Trust::Certificate(certificate)),
+            None => ("http", Trust::Nobody),
+        };
+        Client::new(&format!("{scheme}://{}", running.api), &token, &trust, self.globals.timeout)
     }
 }
 

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use gateway::Freshness;
 use gateway::shapes::{
     Description, ExecProblem, Graph, Info, LogLine, Move, Moved, NewToken, NodeInfo, NodeList, NodePatch,
     Output, Page, ProblemDetails, Published, Results, Route, ScatterLine, Sent, Token, TokenList, Until, Why,
     Written,
 };
+use gateway::{Freshness, Trust};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Method as HttpMethod, RequestBuilder, Response};
 use serde::Serialize;
@@ -80,16 +80,23 @@ pub struct Download {
 }
 
 impl Client {
-    /// A client of the API at an address (`http://HOST:PORT`), opened by a token. `timeout` bounds how long the head
-    /// of an answer may take; without one it is 30 s.
+    /// A client of the API at an address (`http://HOST:PORT` or `https://HOST:PORT`), opened by a token. `trust` says which
+    /// certificates are believed where the node shows one. `timeout` bounds how long the head of an answer may take; without
+    /// one it is 30 s.
     ///
     /// # Errors
-    /// `E-USAGE` when the token cannot be one.
-    pub fn new(api: &str, token: &str, timeout: Option<Duration>) -> Result<Self, Problem> {
+    /// `E-USAGE` when the token cannot be one, or the authorities that are trusted cannot be read.
+    pub fn new(api: &str, token: &str, trust: &Trust, timeout: Option<Duration>) -> Result<Self, Problem> {
         let mut token = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| Problem::new(Code::Usage, "the token holds characters that no token has"))?;
         token.set_sensitive(true);
+        let trust = if api.starts_with("https://") { trust } else { &Trust::Nobody };
+        let tls = gateway::tls_client(trust).map_err(|error| {
+            Problem::new(Code::Usage, error.to_string())
+                .help("a private authority is named with its certificate: `starlane context add … --ca FILE`")
+        })?;
         let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .connect_timeout(timeout.map_or(CONNECT_TIMEOUT, |timeout| timeout.min(CONNECT_TIMEOUT)))
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("starlane/", env!("CARGO_PKG_VERSION")))
@@ -489,13 +496,19 @@ impl Client {
 
     fn no_answer(&self, error: &reqwest::Error) -> Problem {
         let why = root_cause(error);
+        if let Some(tls) = tls_cause(error) {
+            return Problem::new(Code::Unreachable, format!("{} is not believed: {tls}", self.base)).help(
+                "`starlane context add … --ca FILE` names the authority of the node's certificate; the address names the \
+                 node as its certificate does",
+            );
+        }
         if error.is_connect() {
             return Problem::new(Code::Unreachable, format!("no node answers at {}: {why}", self.base))
                 .help("start one: `starlane serve`");
         }
         if error.is_builder() {
             return Problem::new(Code::Usage, format!("`{}` cannot be asked: {why}", self.base))
-                .help("an address is written as `http://HOST:PORT`");
+                .help("an address is written as `http://HOST:PORT` or `https://HOST:PORT`");
         }
         if let Some(local) = local_cause(error) {
             return Problem::new(Code::Usage, local);
@@ -509,6 +522,19 @@ impl Client {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct LocalFailure(pub(crate) String);
+
+/// Why the other side's certificate is not believed, or TLS was not agreed upon.
+fn tls_cause(error: &reqwest::Error) -> Option<String> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(tls) = inner.and_then(gateway::tls_failure) {
+            return Some(tls);
+        }
+        cause = error.source();
+    }
+    None
+}
 
 fn local_cause(error: &reqwest::Error) -> Option<String> {
     let mut cause = std::error::Error::source(error);
@@ -633,6 +659,6 @@ mod tests {
 
     #[test]
     fn a_token_with_line_breaks_is_refused() {
-        assert_eq!(Client::new("http://a:1", "x\ny", None).unwrap_err().code, Code::Usage);
+        assert_eq!(Client::new("http://a:1", "x\ny", &Trust::Machine, None).unwrap_err().code, Code::Usage);
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use gateway::Trust;
 use serde::{Deserialize, Serialize};
 use starlane_core::{Code, Problem};
 
@@ -16,8 +17,11 @@ const CONTEXTS_MAX: usize = 256;
 /// A node and the token to talk to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
-    /// Where its API answers: `http://127.0.0.1:4343`.
+    /// Where its API answers: `http://127.0.0.1:4343`, or with `https`.
     pub api: String,
+    /// The file with the authorities that its certificate is believed by; none means those that this machine believes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// What opens it; never shown.
     pub token: String,
 }
@@ -47,6 +51,13 @@ pub fn platform_file(env: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
         env("HOME")?.join(".config")
     };
     Some(base.join("starlane").join("contexts.json"))
+}
+
+impl Context {
+    /// Whose certificates are believed.
+    pub fn trust(&self) -> Trust {
+        self.ca.clone().map_or(Trust::Machine, Trust::Authorities)
+    }
 }
 
 impl Contexts {
@@ -116,6 +127,10 @@ impl Contexts {
                 .help("up to 63 letters, digits, `-`, `_` and `.`"));
         }
         check_address(&context.api)?;
+        if context.ca.is_some() && !context.api.starts_with("https://") {
+            return Err(Problem::new(Code::Usage, format!("{} shows no certificate to check", context.api))
+                .help("leave `--ca` out, or write the address with `https`"));
+        }
         if self.contexts.len() >= CONTEXTS_MAX && !self.contexts.contains_key(name) {
             return Err(Problem::new(Code::TooLarge, format!("there are {CONTEXTS_MAX} contexts already"))
                 .help("remove one: `starlane context rm NAME`"));
@@ -138,16 +153,12 @@ impl Contexts {
     }
 }
 
-/// Checks that a text is an address of an API: `http://HOST:PORT`.
+/// Checks that a text is an address of an API: `http://HOST:PORT` or `https://HOST:PORT`.
 fn check_address(api: &str) -> Result<(), Problem> {
-    if api.starts_with("https://") {
-        return Err(Problem::new(Code::Unsupported, "addresses with https are not supported yet")
-            .help("reach the node through a tunnel: `ssh -L 4343:127.0.0.1:4343 HOST`"));
-    }
-    let host = api.strip_prefix("http://").unwrap_or_default();
+    let host = api.strip_prefix("http://").or_else(|| api.strip_prefix("https://")).unwrap_or_default();
     if host.is_empty() || host.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
         return Err(Problem::new(Code::Usage, format!("`{api}` is not the address of an API"))
-            .help("write it as `http://HOST:PORT`"));
+            .help("write it as `http://HOST:PORT` or `https://HOST:PORT`"));
     }
     Ok(())
 }
@@ -157,7 +168,7 @@ mod tests {
     use super::*;
 
     fn context(api: &str) -> Context {
-        Context { api: api.into(), token: "secret".into() }
+        Context { api: api.into(), ca: None, token: "secret".into() }
     }
 
     #[test]
@@ -166,6 +177,8 @@ mod tests {
         let file = dir.path().join("deep/contexts.json");
         let mut contexts = Contexts::load(&file).unwrap();
         contexts.add("prod", context("http://10.0.0.1:4343")).unwrap();
+        let private = Context { ca: Some("/etc/ca.pem".into()), ..context("https://cloud.example.com:4343") };
+        contexts.add("cloud", private).unwrap();
         contexts.current = Some("prod".into());
         contexts.save(&file).unwrap();
         assert_eq!(Contexts::load(&file).unwrap(), contexts);
@@ -195,10 +208,13 @@ mod tests {
             ("a", "a:1", Code::Usage),
             ("a", "http://", Code::Usage),
             ("a", "http://a:1/v1", Code::Usage),
-            ("a", "https://a:1", Code::Unsupported),
+            ("a", "https://", Code::Usage),
+            ("a", "ftp://a:1", Code::Usage),
         ] {
             assert_eq!(contexts.add(name, context(api)).unwrap_err().code, code, "{name} {api}");
         }
+        let plain = Context { ca: Some("/etc/ca.pem".into()), ..context("http://a:1") };
+        assert_eq!(contexts.add("a", plain).unwrap_err().code, Code::Usage);
     }
 
     #[test]

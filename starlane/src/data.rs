@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use starlane_core::Digest;
 
 /// The longest file that is read from the folder here, in bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -36,6 +37,9 @@ pub struct Running {
     /// Where links of other nodes are accepted (UDP); `None` when the node only dials out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<SocketAddr>,
+    /// The SHA-256 of the certificate that both doors show; `None` when they do not speak TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Digest>,
 }
 
 /// Held by the node that uses a folder; released when dropped or when the process ends, however it ends.
@@ -217,6 +221,7 @@ mod tests {
             api: ([127, 0, 0, 1], 4343).into(),
             http: ([127, 0, 0, 1], 8080).into(),
             links: Some(([127, 0, 0, 1], 4343).into()),
+            certificate: Some(Digest([7; 32])),
         };
         folder.set_running(&running).unwrap();
         let token = folder.ensure_token().unwrap();

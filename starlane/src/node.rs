@@ -357,6 +357,10 @@ impl Node {
         let anonymous = Agent(genesis::mesh_point("users", "anonymous")?);
         let reach = Reach { leader, links: links.clone(), homes, host: host.clone() };
         let mesh = NodeMesh { registry, blobs, artifacts, provision, router, commands, ids, reach, info };
+        let certificate = match &config.protection {
+            Protection::Tls(tls) => Some(tls.certificate()),
+            Protection::LoopbackOnly | Protection::BehindProxy => None,
+        };
         let doors = gateway::Config {
             web: config.web,
             api: config.api,
@@ -371,6 +375,7 @@ impl Node {
             api: addresses.api,
             http: addresses.web,
             links: listen,
+            certificate,
         })
         .map_err(io("node.json"))?;
         Ok(Self { name, data, doors, addresses, listen, host, links, arrivals, over, _lock: lock })
@@ -485,9 +490,10 @@ fn doors_closed(error: BindError) -> Problem {
             "another program may listen there; port 0 takes a free one: `--http 127.0.0.1:0`"
         }
         BindError::Unprotected { .. } => {
-            "put a proxy that speaks TLS in front and say `--behind-proxy`, or listen on 127.0.0.1"
+            "let it speak TLS: `--tls-cert FILE --tls-key FILE`; or put a proxy that does in front and say \
+             `--behind-proxy`; or listen on 127.0.0.1"
         }
-        BindError::TlsUnsupported | BindError::TokenEmpty => "see `starlane serve --help`",
+        BindError::TokenEmpty => "see `starlane serve --help`",
     };
     Problem::new(Code::Usage, error.to_string()).help(help)
 }

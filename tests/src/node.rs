@@ -36,6 +36,8 @@ pub struct Serve {
     pub labels: Vec<String>,
     /// Where others may dial it; it is not dialled when there is none.
     pub listen: Option<SocketAddr>,
+    /// The files of the certificate that its doors show, and of its key.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// Whom it joins, and the token for it.
     pub join: Option<(SocketAddr, String)>,
     /// The network that it is in; this machine's own when there is none.
@@ -50,6 +52,7 @@ impl Serve {
             name: name.to_owned(),
             labels: Vec::new(),
             listen: None,
+            tls: None,
             join: None,
             #[cfg(target_os = "linux")]
             space: None,
@@ -143,7 +146,9 @@ impl Node {
             let rest = ready.split_once(label).unwrap_or_else(|| panic!("no {label} in {ready:?}")).1;
             rest.split([',', ' ', '\n']).next().unwrap_or_default().to_owned()
         };
-        (self.web, self.api) = (address("web http://"), address("api http://"));
+        let scheme = if self.serve.tls.is_some() { "https" } else { "http" };
+        let door = |name: &str| address(&format!("{name} {scheme}://"));
+        (self.web, self.api) = (door("web"), door("api"));
         if self.serve.listen.is_none() && self.serve.join.is_none() {
             self.serve.listen = address("links ").parse().ok();
         }
@@ -174,6 +179,9 @@ impl Node {
             // The first node of a mesh accepts links, and the usual port may be taken.
             (None, None) => drop(command.args(["--listen", "127.0.0.1:0"])),
             (None, Some(_)) => {}
+        }
+        if let Some((certificate, key)) = &self.serve.tls {
+            command.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
         }
         if let Some((to, token)) = &self.serve.join {
             command.args(["--join", &to.to_string(), token]);

@@ -27,13 +27,14 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// Which crate alone may use a technology.
-const TECHNOLOGIES: [(&str, &str); 10] = [
+const TECHNOLOGIES: [(&str, &str); 11] = [
     ("wasmer", "mechtron-host"),
     ("wasmi", "mechtron-host"),
     ("redb", "resource-registry"),
     ("object_store", "resource-registry"),
     ("axum", "gateway"),
     ("utoipa", "gateway"),
+    ("tokio-rustls", "gateway"),
     ("quinn", "mesh"),
     ("rustls", "mesh"),
     ("rcgen", "mesh"),

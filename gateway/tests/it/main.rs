@@ -12,4 +12,5 @@ mod openapi;
 mod patience;
 mod scatter;
 mod streams;
+mod tls;
 mod web;

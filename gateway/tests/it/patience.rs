@@ -206,8 +206,6 @@ async fn what_others_can_reach_must_be_protected() {
         config.protection = Protection::BehindProxy;
     });
     assert!(proxied.await.is_ok());
-    let tls = bind(|config| config.protection = Protection::Tls { certificate: "a".into(), key: "b".into() });
-    assert!(matches!(tls.await, Err(BindError::TlsUnsupported)));
     assert!(matches!(bind(|config| config.token.clear()).await, Err(BindError::TokenEmpty)));
     let world = World::new().await;
     let taken = world.at.web;

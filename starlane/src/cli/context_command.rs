@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use starlane_core::{Code, Problem};
 
 use super::{Session, transfer};
+use crate::client::Client;
 use crate::context::{Context, Contexts};
 use crate::output::{Render, Stop, Table};
 
@@ -18,6 +19,7 @@ const TOKEN_BYTES_MAX: usize = 4096;
 #[command(after_help = "\
 Examples:
   starlane context add prod --api http://127.0.0.1:14343 --token-file prod.token
+  starlane context add cloud --api https://cloud.example.com:4343 --token-file cloud.token --ca ca.pem
   starlane context use prod
   starlane context ls
   starlane context use -          (back to the data folder)
@@ -40,6 +42,9 @@ enum ContextCommand {
         /// The file with the token; `-` for standard input
         #[arg(long, value_name = "FILE")]
         token_file: PathBuf,
+        /// The PEM file with the authorities that its certificate is believed by [default: those of this machine]
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
     },
     /// List the nodes; `*` marks the one in use
     #[command(visible_alias = "list")]
@@ -65,7 +70,7 @@ pub(super) async fn run(session: &Session, args: ContextArgs) -> Result<(), Stop
     let file = session.contexts_file()?;
     let mut contexts = Contexts::load(&file)?;
     match args.command {
-        ContextCommand::Add { name, api, token_file } => {
+        ContextCommand::Add { name, api, token_file, ca } => {
             let token =
                 transfer::read_text(&token_file.to_string_lossy(), TOKEN_BYTES_MAX)?.trim().to_owned();
             if token.is_empty() {
@@ -73,7 +78,11 @@ pub(super) async fn run(session: &Session, args: ContextArgs) -> Result<(), Stop
                     Problem::new(Code::Usage, format!("{} holds no token", token_file.display())).into()
                 );
             }
-            contexts.add(&name, Context { api: api.trim_end_matches('/').to_owned(), token })?;
+            let ca = ca.map(whole_path).transpose()?;
+            let context = Context { api: api.trim_end_matches('/').to_owned(), ca, token };
+            // What cannot be used is told now, not at the first command.
+            Client::new(&context.api, &context.token, &context.trust(), None)?;
+            contexts.add(&name, context)?;
             contexts.save(&file)?;
             session.out.note(format!("added {name}; `starlane context use {name}` makes it the one in use"));
             Ok(())
@@ -105,6 +114,12 @@ pub(super) async fn run(session: &Session, args: ContextArgs) -> Result<(), Stop
             Ok(())
         }
     }
+}
+
+/// A file by its whole path, so that it is found from any folder.
+fn whole_path(file: PathBuf) -> Result<PathBuf, Problem> {
+    std::path::absolute(&file)
+        .map_err(|error| Problem::new(Code::Usage, format!("{} is not a file: {error}", file.display())))
 }
 
 /// Contexts without their tokens.

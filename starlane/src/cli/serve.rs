@@ -2,9 +2,10 @@
 
 use std::io::IsTerminal;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use gateway::Protection;
+use gateway::{Protection, Tls};
 use starlane_core::{Code, Key, NodeName, Problem, Role};
 use tracing_subscriber::EnvFilter;
 
@@ -25,6 +26,9 @@ A mesh of several machines:
   cloud:   starlane token --label tier=edge
   edge:    starlane serve --join cloud.example.com:4343 TOKEN --name edge-1
 After that the edge joins again by itself: starlane serve
+
+Doors that others reach:
+  starlane serve --http 0.0.0.0:443 --api 0.0.0.0:4343 --tls-cert cert.pem --tls-key key.pem
 
 It prints one line when it is ready, and writes its addresses and the administrator's token
 into the data folder, where the other commands find them. Ctrl-C or SIGTERM stop it.")]
@@ -54,8 +58,14 @@ pub struct ServeArgs {
     /// A label that selectors over nodes can ask for; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label::parse)]
     pub labels: Vec<(Key, String)>,
+    /// Speak TLS at both doors: the PEM file with the certificate and those of the authorities between
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The PEM file with the certificate's key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// A proxy in front speaks TLS: allow addresses that others can reach without it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tls_cert")]
     pub behind_proxy: bool,
     /// What to log: error, warn, info, debug, trace, or a filter such as `info,gateway=debug`
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", hide_env_values = true, default_value = "info")]
@@ -100,10 +110,29 @@ fn join(words: Option<Vec<String>>) -> Result<Option<Join>, Problem> {
     Ok(Some(Join { address, token: token.clone() }))
 }
 
+/// What keeps others from reading along at the doors.
+fn protection(args: &ServeArgs) -> Result<Protection, Problem> {
+    match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => {
+            let tls = Tls::read(certificate, key).map_err(|error| {
+                Problem::new(Code::Usage, error.to_string()).help(
+                    "`--tls-cert` takes a PEM file with the certificate first, then those of the authorities between; \
+                     `--tls-key` one with its key",
+                )
+            })?;
+            Ok(Protection::Tls(tls))
+        }
+        _ if args.behind_proxy => Ok(Protection::BehindProxy),
+        _ => Ok(Protection::LoopbackOnly),
+    }
+}
+
 /// Runs the node until it is asked to stop.
 pub(super) async fn run(session: &Session, args: ServeArgs) -> Result<(), Stop> {
     log_to_stderr(&args)?;
     let data = session.data_folder()?;
+    let protection = protection(&args)?;
+    let scheme = if matches!(protection, Protection::Tls(_)) { "https" } else { "http" };
     let shards = std::thread::available_parallelism().map_or(1, usize::from);
     let node = Node::start(node::Config {
         data: data.clone(),
@@ -117,7 +146,7 @@ pub(super) async fn run(session: &Session, args: ServeArgs) -> Result<(), Stop> 
             join: join(args.join)?,
             role: args.role,
         },
-        protection: if args.behind_proxy { Protection::BehindProxy } else { Protection::LoopbackOnly },
+        protection,
         shards,
     })
     .await?;
@@ -125,9 +154,9 @@ pub(super) async fn run(session: &Session, args: ServeArgs) -> Result<(), Stop> 
     let (name, folder) = (node.name(), data.path().display());
     let (web, api) = (addresses.web, addresses.api);
     let links = node.links().map(|address| format!("links {address}, ")).unwrap_or_default();
-    session
-        .out
-        .lines([format!("{name} is ready: web http://{web}, api http://{api}, {links}data {folder}")])?;
+    session.out.lines([format!(
+        "{name} is ready: web {scheme}://{web}, api {scheme}://{api}, {links}data {folder}"
+    )])?;
     Ok(node.run(asked_to_stop()).await?)
 }
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
+use gateway::Trust;
+
 use super::cast::Cast;
 
 /// How long anything may take before the story ends badly.
@@ -30,6 +32,8 @@ pub(super) enum Broken {
     Io { what: &'static str, error: std::io::Error },
     #[error("{0}")]
     Http(#[from] reqwest::Error),
+    #[error("{0}")]
+    Tls(#[from] gateway::TlsError),
 }
 
 fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Broken {
@@ -70,6 +74,7 @@ impl Story {
             watch: None,
             runtime,
             http: reqwest::Client::builder()
+                .tls_backend_preconfigured(gateway::tls_client(&Trust::Nobody)?)
                 .redirect(reqwest::redirect::Policy::none())
                 .timeout(PATIENCE)
                 .build()?,

@@ -1,0 +1,118 @@
+//! A real node whose doors speak TLS, and the command line that talks to it.
+#![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tests::{Answer, Node, Serve};
+
+/// Writes an authority, and the certificate and key of a node that is called `localhost`.
+fn write_files(folder: &Path) {
+    let authority_key = KeyPair::generate().expect("a key");
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_pem = authority.self_signed(&authority_key).expect("a certificate").pem();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let certificate = params.signed_by(&key, &issuer).expect("a certificate").pem();
+    for (name, text) in
+        [("ca.pem", authority_pem), ("cert.pem", certificate), ("key.pem", key.serialize_pem())]
+    {
+        fs::write(folder.join(name), text).expect("a file can be written");
+    }
+}
+
+#[test]
+fn a_node_with_tls_serves_who_believes_its_certificate() {
+    let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    write_files(folder.path());
+    write_files(other.path());
+    let file = |name: &str| folder.path().join(name);
+    let mut node =
+        Node::serve(Serve { tls: Some((file("cert.pem"), file("key.pem"))), ..Serve::named("node-1") });
+    // The folder's own command line just works, also after a restart, though the address is not the certificate's name.
+    node.exec("create shop<Space>").ok();
+    node.kill();
+    node.restart();
+    assert!(node.exec("select '*'").ok().contains("shop<Space>"));
+
+    let contexts = file("contexts.json");
+    let run = |arguments: &[&str]| -> Answer {
+        let mut command = node.command(arguments.iter().copied());
+        command.env_remove("STARLANE_DATA").env("STARLANE_CONFIG", &contexts).current_dir(folder.path());
+        command.output().expect("the command runs").into()
+    };
+    let port = node.api().port();
+    let token = node.data().join("admin.token");
+    let add = |name: &str, api: &str, ca: Option<PathBuf>| {
+        let mut arguments = vec!["context", "add", name, "--api", api, "--token-file"];
+        arguments.push(token.to_str().expect("a path"));
+        let ca = ca.map(|ca| ca.to_str().expect("a path").to_owned());
+        if let Some(ca) = &ca {
+            arguments.extend(["--ca", ca]);
+        }
+        run(&arguments)
+    };
+    let named = format!("https://localhost:{port}");
+    add("right", &named, Some("ca.pem".into())).ok();
+    assert!(run(&["--context", "right", "select", "*"]).ok().contains("shop<Space>"));
+    add("stranger", &named, Some(other.path().join("ca.pem"))).ok();
+    add("unsigned", &named, None).ok();
+    add("misnamed", &format!("https://127.0.0.1:{port}"), Some("ca.pem".into())).ok();
+    for wrong in ["stranger", "unsigned", "misnamed"] {
+        let told = run(&["--context", wrong, "select", "*"]).fails(6);
+        assert!(told.contains("is not believed") && told.contains("--ca FILE"), "{wrong}: {told}");
+    }
+    add("plain", &format!("http://localhost:{port}"), None).ok();
+    let told = run(&["--context", "plain", "select", "*"]).fails(2);
+    assert!(told.contains("speaks TLS") && told.contains("https"), "{told}");
+    assert!(add("lost", &named, Some("gone.pem".into())).fails(2).contains("gone.pem"));
+    assert!(
+        add("no-need", &format!("http://localhost:{port}"), Some("ca.pem".into())).fails(2).contains("--ca")
+    );
+}
+
+#[test]
+fn what_cannot_be_shown_is_told_before_anything_starts() {
+    let (folder, data) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    write_files(folder.path());
+    fs::write(folder.path().join("text.pem"), "no certificate").expect("a file can be written");
+    fs::write(folder.path().join("other.pem"), KeyPair::generate().expect("a key").serialize_pem())
+        .expect("a file can be written");
+    let started = data.path().join("data");
+    let serve = |more: &[&str]| -> Answer {
+        let mut command = std::process::Command::new(tests::binary());
+        command.args([
+            "serve",
+            "--http",
+            "127.0.0.1:0",
+            "--api",
+            "127.0.0.1:0",
+            "--listen",
+            "127.0.0.1:0",
+            "--data",
+        ]);
+        command.arg(&started).args(more).current_dir(folder.path()).env("NO_COLOR", "1");
+        command.output().expect("the command runs").into()
+    };
+    for (arguments, told) in [
+        (&["--tls-cert", "gone.pem", "--tls-key", "key.pem"][..], "gone.pem cannot be read"),
+        (&["--tls-cert", "text.pem", "--tls-key", "key.pem"], "text.pem holds no certificate"),
+        (&["--tls-cert", "cert.pem", "--tls-key", "cert.pem"], "cert.pem holds no private key"),
+        (&["--tls-cert", "cert.pem", "--tls-key", "other.pem"], "is not that of the certificate in cert.pem"),
+        (&["--tls-cert", "cert.pem"], "--tls-key"),
+        (&["--tls-key", "key.pem"], "--tls-cert"),
+        (&["--tls-cert", "cert.pem", "--tls-key", "key.pem", "--behind-proxy"], "cannot be used with"),
+    ] {
+        let error = serve(arguments).fails(2);
+        assert!(error.contains(told), "{arguments:?}: {error}");
+        assert!(!started.exists(), "nothing was started: {arguments:?}");
+    }
+    let mut open = std::process::Command::new(tests::binary());
+    open.args(["serve", "--http", "0.0.0.0:0", "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data"]);
+    let open: Answer = open.arg(&started).output().expect("the command runs").into();
+    let told = open.fails(2);
+    assert!(told.contains("can be reached by others") && told.contains("--tls-cert FILE"), "{told}");
+}
