@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use starlane_core::{Code, Message, Outcome, Payload, Point, Problem, Refusal};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::limits::Config;
 use crate::logs::{LogStream, Logs};
@@ -27,7 +27,12 @@ struct Inner {
     logs: Arc<Logs>,
     modules: Modules,
     tickets: AtomicU64,
+    /// Who may ask the shards what they know.
+    questions: Semaphore,
 }
+
+/// How many questions wait for the shards at a time.
+const QUESTIONS_MAX: usize = 256;
 
 /// Why a host does not start.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +97,8 @@ impl Host {
                 .spawn(move || Shard::new(index as u32, config, outside, queues, place, logs).run())
                 .map_err(Error::Thread)?;
         }
-        let tickets = AtomicU64::new(0);
-        Ok(Self(Arc::new(Inner { config, queues, place, logs, modules, tickets })))
+        let (tickets, questions) = (AtomicU64::new(0), Semaphore::new(QUESTIONS_MAX));
+        Ok(Self(Arc::new(Inner { config, queues, place, logs, modules, tickets, questions })))
     }
 
     /// Inspects and compiles a module, off the shards and only once for the same bytes.
@@ -149,7 +154,7 @@ impl Host {
     /// Says that config, module, bind or node of a point changed: at its next turn the mechtron takes a new
     /// [`Activation`](crate::Activation) and keeps state and mailbox. One that does not start is rolled back.
     pub fn swap(&self, point: &Point) {
-        self.queue(point).tell(Event::Swap(point.clone()));
+        self.queue(point).change(Event::Swap(point.clone()));
     }
 
     /// Lets go of a mechtron: it is given no new messages, what it handles comes to its end within a time, its state is saved.
@@ -162,8 +167,8 @@ impl Host {
     /// host had is what the next call answers.
     ///
     /// # Errors
-    /// `E-BUSY` when the host knows as many mechtrons as it can, or when it was asked to let go once more meanwhile, and
-    /// `E-NOT-FOUND` when the mechtron was removed. It may then run on.
+    /// `E-BUSY` when the host knows as many mechtrons as it can or its shard has too much waiting, or when it was asked to let
+    /// go once more meanwhile, and `E-NOT-FOUND` when the mechtron was removed. It may then run on.
     pub fn release(
         &self,
         point: &Point,
@@ -172,28 +177,47 @@ impl Host {
         let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         let deadline = self.0.config.clock.now().saturating_add(within);
         let (sender, receiver) = oneshot::channel();
-        self.queue(point).tell(Event::Leave(point.clone(), deadline, sender));
+        let taken = self.queue(point).command(Event::Leave(point.clone(), deadline, sender));
         async move {
+            if !taken {
+                return Err(busy());
+            }
             let stopped = |_| Err(Refusal::new(Code::Internal, "the host is gone"));
             receiver.await.unwrap_or_else(stopped)
         }
     }
 
-    /// Ends a mechtron; all who wait are refused, its state in memory and its log lines are gone.
+    /// Ends a mechtron; all who wait are refused, its state in memory and its log lines are gone. When its shard has too much
+    /// waiting, that happens as soon as [`Outside::activation`] says that nothing is there, which is asked at once.
     pub fn remove(&self, point: &Point) {
-        self.queue(point).tell(Event::Remove(point.clone()));
+        self.queue(point).change(Event::Remove(point.clone()));
     }
 
-    /// Puts a mechtron to sleep unless it is busy.
+    /// Puts a mechtron to sleep unless it is busy, or its shard has too much waiting.
     pub fn sleep(&self, point: &Point) {
-        self.queue(point).tell(Event::Sleep(point.clone()));
+        self.queue(point).command(Event::Sleep(point.clone()));
     }
 
-    /// What is known of a mechtron; `None` for one that had no message yet.
+    /// What is known of a mechtron; `None` for one that had no message yet. At most a number of these questions wait for a
+    /// shard; others wait for their turn.
     pub async fn info(&self, point: &Point) -> Option<Info> {
+        let _turn = self.0.questions.acquire().await.ok()?;
         let (sender, receiver) = oneshot::channel();
         self.queue(point).tell(Event::Info(point.clone(), sender));
         receiver.await.ok().flatten()
+    }
+
+    /// How many messages wait for each mechtron that some wait for, those included that it handles. Of all others that live
+    /// here there are none.
+    pub async fn waiting(&self) -> Vec<(Point, u64)> {
+        let Ok(_turn) = self.0.questions.acquire().await else { return Vec::new() };
+        let asked = self.0.queues.iter().map(|queue| {
+            let (sender, receiver) = oneshot::channel();
+            queue.tell(Event::Queues(sender));
+            receiver
+        });
+        let answers = futures::future::join_all(asked.collect::<Vec<_>>()).await;
+        answers.into_iter().flat_map(Result::unwrap_or_default).collect()
     }
 
     /// What the host counts.

@@ -41,6 +41,9 @@ pub trait Outside: Send + Sync + 'static {
     /// one node less than before, so that one that comes back again and again ends. Those of one mechtron come in the order
     /// in which they were sent.
     fn not_here(&self, message: Message);
+    /// A message without an answer was taken and surely does not run: its receiver has too much waiting, does not start, is
+    /// gone, or its time is over. Nobody else hears of it.
+    fn undelivered(&self, message: Message, refusal: Refusal);
     /// The answer of a selector for a mechtron: a JSON array of at most 1,000 resources, and whether there are more.
     fn select(&self, by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>>;
     /// A mechtron is `Ready`, or `Panic` with its reason. Not called when one goes to sleep or wakes up.

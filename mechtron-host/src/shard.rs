@@ -43,6 +43,9 @@ const TURNS: usize = 64;
 /// What a caller is told to wait when a mailbox is full.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// How long a shard that has nothing else to do waits for room at another.
+const OTHERS_FULL: Duration = Duration::from_millis(1);
+
 /// No moment.
 const NEVER: Moment = Moment::MAX;
 
@@ -73,6 +76,8 @@ pub(crate) struct Shard {
     message_id: u64,
     id_base: u64,
     draining: Option<oneshot::Sender<()>>,
+    /// The next slot to look at, while all are looked at again.
+    looking: Option<u32>,
     stopped: bool,
     gauge: Gauge,
 }
@@ -121,6 +126,7 @@ impl Shard {
             message_id: 0,
             id_base: u64::from_le_bytes(base),
             draining: None,
+            looking: None,
             stopped: false,
             gauge: Gauge::default(),
             config,
@@ -132,15 +138,23 @@ impl Shard {
         let queue = Arc::clone(&self.queues[self.index as usize]);
         let mut events = Vec::new();
         while !self.stopped {
-            self.flush();
-            let wait = if self.ready.is_empty() { Some(self.until_next()) } else { None };
-            queue.take(&mut events, wait);
+            let all_left = self.flush();
+            let idle = self.ready.is_empty() && self.looking.is_none();
+            let wait = match all_left {
+                _ if !idle => None,
+                true => Some(self.until_next()),
+                false => Some(Some(OTHERS_FULL)),
+            };
+            if queue.take(&mut events, wait) {
+                self.looking = Some(0);
+            }
             self.now = self.config.clock.now();
             self.wall_ms = self.config.clock.wall_ms();
             for event in events.drain(..) {
                 self.guarded(None, |shard| shard.handle(event));
             }
             self.fire();
+            self.look_on();
             for _ in 0..TURNS {
                 let Some(at) = self.ready.pop_front() else { break };
                 self.guarded(Some(at), |shard| shard.step(at));
@@ -169,13 +183,15 @@ impl Shard {
         self.config.clock.until(next)
     }
 
-    fn flush(&mut self) {
+    /// Hands on what the other shards are to do. Tells whether they took all of it.
+    fn flush(&mut self) -> bool {
         self.counters().queue.store(self.gauge.get(), Ordering::Relaxed);
         for (queue, batch) in self.queues.iter().zip(&mut self.outgoing) {
             if !batch.is_empty() {
-                queue.tell_all(batch);
+                queue.take_over(batch);
             }
         }
+        self.outgoing.iter().all(Vec::is_empty)
     }
 
     fn counters(&self) -> &Counters {
@@ -208,19 +224,8 @@ impl Shard {
             Event::Loaded(point, serial, epoch, state) => self.loaded(&point, serial, epoch, state),
             Event::Saved(point, serial, saved) => self.saved(&point, serial, saved),
             Event::Swap(point) => {
-                if let Some(at) = self.points.get(&point).copied()
-                    && !self.swaps_after_leaving(at)
-                {
-                    // Who does not run waits for the change, and begins with a clean slate.
-                    if let Some(slot) = self.slot(at)
-                        && matches!(slot.phase, Step::Asleep | Step::Failed | Step::Elsewhere)
-                    {
-                        slot.phase = Step::Asking;
-                        slot.not_before = 0;
-                        slot.restarts.clear();
-                        slot.reason = None;
-                    }
-                    self.ask_activation(at);
+                if let Some(at) = self.points.get(&point).copied() {
+                    self.changed(at);
                 }
             }
             Event::Remove(point) => {
@@ -242,9 +247,42 @@ impl Shard {
                 // Who asked may have left.
                 let _ = reply.send(info);
             }
+            Event::Queues(reply) => {
+                // Who asked may have left.
+                let _ = reply.send(self.waiting());
+            }
             Event::Drain(done) => self.draining = Some(done),
             Event::Stop => self.stopped = true,
         }
+    }
+
+    /// What runs at a point changed, or where.
+    fn changed(&mut self, at: u32) {
+        if self.swaps_after_leaving(at) {
+            return;
+        }
+        // Who does not run waits for the change, and begins with a clean slate.
+        if let Some(slot) = self.slot(at)
+            && matches!(slot.phase, Step::Asleep | Step::Failed | Step::Elsewhere)
+        {
+            slot.phase = Step::Asking;
+            slot.not_before = 0;
+            slot.restarts.clear();
+            slot.reason = None;
+        }
+        self.ask_activation(at);
+    }
+
+    /// Goes on looking at all mechtrons again, some at a time.
+    fn look_on(&mut self) {
+        let Some(from) = self.looking else { return };
+        let to = from.saturating_add(TURNS as u32).min(self.slots.len() as u32);
+        for at in from..to {
+            if self.slot(at).is_some() {
+                self.guarded(Some(at), |shard| shard.changed(at));
+            }
+        }
+        self.looking = (to < self.slots.len() as u32).then_some(to);
     }
 
     fn slot(&mut self, at: u32) -> Option<&mut Slot> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mechtron_abi::Kind;
 use mechtron_host::{Durability, EngineKind, Limits, State};
-use starlane_core::{Code, Outcome, Phase, Refusal};
+use starlane_core::{Code, Message, Outcome, Payload, Phase, Refusal};
 use support::*;
 
 /// The lines of a mechtron.
@@ -417,6 +417,7 @@ on_engines! {
         assert_eq!(lines(&world, "shop:b").await.iter().filter(|line| *line == "a last line").count(), 1);
 
         // What does not even start.
+        let world = World::with(engine, |config| config.restarts = 1);
         for (at, marker) in [("shop:c", ";;INIT"), ("shop:d", ";;START")] {
             let last = "(call $log (i32.const 3) (i32.const 32) (i32.const 11)) (unreachable)";
             let module = world.module(&PROBE.replacen(marker, last, 1)).await;
@@ -425,6 +426,59 @@ on_engines! {
             let lines = lines(&world, at).await;
             assert_eq!(lines[0], "a last line", "{lines:?}");
             assert!(lines[1].contains("does not start"), "{lines:?}");
+        }
+    }
+
+    async fn signals_that_nobody_takes_are_told_each_once(engine) {
+        let world = World::with(engine, |config| config.limits.mailbox_messages = 2);
+        let probe = world.module(PROBE).await;
+        world.place("shop:a", &probe, Durability::Memory);
+        let signal = |to: &str| {
+            let Payload::Request(request) = message(to, "w", LONG).payload else { panic!("a request") };
+            Message { payload: Payload::Signal(request), ..message(to, "w", LONG) }
+        };
+        let waiting = tokio::spawn(world.request(message("shop:a", "w", LONG)));
+        world.handles("shop:a").await;
+        for _ in 0..5 {
+            world.host.send(signal("shop:a")).unwrap();
+        }
+        // The question is answered after them.
+        assert_eq!(world.host.info(&point("shop:a")).await.unwrap().queue, 3);
+        assert_eq!(world.host.waiting().await, [(point("shop:a"), 3)]);
+        world.host.send(signal("shop:none")).unwrap();
+        while world.node.undelivered.lock().unwrap().len() < 4 {
+            tokio::task::yield_now().await;
+        }
+        world.host.remove(&point("shop:a"));
+        assert_eq!(short(&waiting.await.unwrap()), "Failed E-NOT-FOUND");
+        let told: Vec<_> = world.node.undelivered.lock().unwrap().drain(..).collect();
+        let of = |to: &str, code| {
+            told.iter().filter(|(message, refusal)| message.header.to.as_str() == to && refusal.code == code).count()
+        };
+        assert_eq!((of("shop:a", Code::Busy), of("shop:none", Code::NotFound)), (3, 1));
+        assert_eq!((of("shop:a", Code::NotFound), told.len()), (2, 6));
+        assert_eq!(world.host.stats().lost, 6);
+        assert_eq!(world.host.waiting().await, []);
+    }
+
+    async fn no_change_is_missed_when_too_much_waits(engine) {
+        let world = World::with(engine, |config| config.shard_queue = 1);
+        let (probe, echo) = (world.module(PROBE).await, world.module(ECHO).await);
+        let points: Vec<_> = (0..200).map(|number| format!("shop:m{number}")).collect();
+        for at in &points {
+            world.place(at, &probe, Durability::Memory);
+            assert_eq!(world.number(at, "c").await, 0);
+        }
+        for at in &points {
+            world.place(at, &echo, Durability::Memory);
+        }
+        for at in &points {
+            world.host.swap(&point(at));
+        }
+        for at in &points {
+            // It takes the change at its next turn, when it was asked for.
+            let answers = |outcome: &Outcome| matches!(outcome, Outcome::Ok(_)) && body(outcome) == "c";
+            while !answers(&world.ask(at, "c").await) {}
         }
     }
 

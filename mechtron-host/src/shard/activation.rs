@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mechtron_abi::StartHead;
-use starlane_core::{Code, Epoch, Outcome, Phase, Point, Refusal, Status};
+use starlane_core::{Code, Epoch, Phase, Point, Refusal, Status};
 
 use super::queue::Event;
 use super::slot::{Live, Step};
@@ -41,7 +41,10 @@ impl Shard {
                 return self.stay_away(at);
             }
             Ok(Runs::Here(activation)) => Arc::new(activation),
-            Err(refusal) if refusal.code == Code::NotFound => return self.remove(at, &refusal),
+            Err(refusal) if refusal.code == Code::NotFound => {
+                self.logs.forget(point);
+                return self.remove(at, &refusal);
+            }
             // That nobody can be asked does not bring it back.
             Err(_) if slot.over.is_some() => return self.stay_away(at),
             Err(refusal) if slot.activation.is_none() => return self.remove(at, &refusal),
@@ -115,7 +118,7 @@ impl Shard {
             Err(refusal) => {
                 let waiting = slot.mailbox.take(|_| true);
                 for mail in waiting {
-                    self.reply(mail.reply, Outcome::Rejected(refusal.clone()));
+                    self.refuse(mail, refusal.clone());
                 }
             }
         }
@@ -127,7 +130,7 @@ impl Shard {
             refusal.retry_after = Some(RETRY_AFTER);
             let waiting = self.slot(at).map(|slot| slot.mailbox.take(|_| true)).unwrap_or_default();
             for mail in waiting {
-                self.reply(mail.reply, Outcome::Rejected(refusal.clone()));
+                self.refuse(mail, refusal.clone());
             }
             return;
         }
@@ -230,7 +233,7 @@ impl Shard {
         let until = slot.not_before;
         let refusal = Refusal::new(Code::NotReady, format!("{point} failed {count} times: {reason}"));
         for mail in waiting {
-            self.reply(mail.reply, Outcome::Rejected(refusal.clone()));
+            self.refuse(mail, refusal.clone());
         }
         self.want(at, until);
         self.outside.status(&point, Status::because(Phase::Panic, reason));

@@ -27,8 +27,8 @@ impl Shard {
         if !slot.mailbox.is_empty() {
             self.make_ready(at);
         }
-        if let Some(outcome) = unfit(&mail, now, false, activation) {
-            return self.reply(mail.reply, outcome);
+        if let Some(refusal) = unfit(&mail, now, false, activation) {
+            return self.refuse(mail, refusal);
         }
         let input = match mail.request().map(|request| &request.body) {
             Some(Body::Bytes(bytes)) => bytes.clone(),

@@ -179,7 +179,7 @@ impl Shard {
         }
         self.forget(at);
         for mail in waiting {
-            self.reply(mail.reply, Outcome::Rejected(refusal.clone()));
+            self.refuse(mail, refusal.clone());
         }
         for reply in remains.into_iter().flatten() {
             self.reply(reply, Outcome::Failed(refusal.clone()));

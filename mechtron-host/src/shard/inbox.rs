@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use starlane_core::{Body, Code, Outcome, Point, Refusal};
+use starlane_core::{Body, Code, Point, Refusal};
 
 use super::slot::{Slot, Step};
 use super::{NEVER, RETRY_AFTER, Shard};
@@ -21,13 +21,13 @@ impl Shard {
         }
         if self.draining.is_some() {
             let refusal = Refusal::new(Code::Draining, "the node is stopping");
-            return self.reply(mail.reply, Outcome::Rejected(refusal));
+            return self.refuse(mail, refusal);
         }
         let at = match known {
             Some(at) => at,
             None => match self.make_slot(mail.message.header.to.clone()) {
                 Ok(at) => at,
-                Err(refusal) => return self.reply(mail.reply, Outcome::Rejected(refusal)),
+                Err(refusal) => return self.refuse(mail, refusal),
             },
         };
         self.accept(at, mail);
@@ -107,7 +107,7 @@ impl Shard {
         let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_deref_mut) else { return };
         if let Some(refusal) = refuse(slot, &mail, now) {
             self.counters().refused.fetch_add(1, Ordering::Relaxed);
-            return self.reply(mail.reply, Outcome::Rejected(refusal));
+            return self.refuse(mail, refusal);
         }
         let deadline = mail.deadline;
         let limits = Arc::clone(&slot.limits);
@@ -116,7 +116,7 @@ impl Shard {
             let mut refusal = Refusal::new(Code::Busy, detail);
             refusal.retry_after = Some(RETRY_AFTER);
             self.counters().refused.fetch_add(1, Ordering::Relaxed);
-            return self.reply(mail.reply, Outcome::Rejected(refusal));
+            return self.refuse(mail, refusal);
         }
         self.want(at, deadline);
         self.make_ready(at);

@@ -3,7 +3,7 @@
 use starlane_core::Point;
 
 use super::Shard;
-use super::slot::Step;
+use super::slot::{Slot, Step};
 use crate::instance::Instance;
 
 /// What is known of a mechtron.
@@ -45,6 +45,16 @@ pub enum State {
 }
 
 impl Shard {
+    /// How much waits for each mechtron that something waits for, or is handled by it.
+    pub(super) fn waiting(&self) -> Vec<(Point, u64)> {
+        let waits = |slot: &Slot| {
+            let given = slot.live.as_deref().map_or(0, |live| live.conversation.given_len());
+            let count = (slot.mailbox.len() + given) as u64;
+            (count > 0).then(|| (slot.point.clone(), count))
+        };
+        self.slots.iter().filter_map(|slot| slot.as_deref().and_then(waits)).collect()
+    }
+
     pub(super) fn info(&mut self, point: &Point) -> Option<Info> {
         let at = *self.points.get(point)?;
         let shard = self.index as usize;

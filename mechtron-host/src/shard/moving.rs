@@ -292,7 +292,7 @@ impl Shard {
     /// Makes of a message that waits one that anybody can answer; `None` when its time or its way is over.
     fn give_back(&mut self, mut mail: Mail) -> Option<Returned> {
         if mail.deadline <= self.now {
-            self.reply(mail.reply, Outcome::Rejected(turn::expired()));
+            self.refuse(mail, turn::expired());
             return None;
         }
         let header = &mut mail.message.header;
@@ -302,7 +302,7 @@ impl Shard {
                 let Some(hops_left) = header.hops_left.checked_sub(1) else {
                     let detail = format!("no node is found that acts for {}", header.to);
                     let refusal = Refusal::new(Code::Unreachable, detail);
-                    self.reply(ReplyTo::Nobody, Outcome::Rejected(refusal));
+                    self.refuse(mail, refusal);
                     return None;
                 };
                 header.hops_left = hops_left;

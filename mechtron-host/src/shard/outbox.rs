@@ -142,10 +142,7 @@ impl Shard {
         let target = place(&self.place, &mail.message.header.to, self.queues.len());
         if target != self.index as usize {
             if self.outgoing[target].len() >= self.config.shard_queue {
-                return self.reply(
-                    mail.reply,
-                    Outcome::Rejected(Refusal::new(Code::Busy, "a shard has too much waiting")),
-                );
+                return self.refuse(mail, Refusal::new(Code::Busy, "a shard has too much waiting"));
             }
             return self.outgoing[target].push(Event::Route(mail));
         }
@@ -246,6 +243,15 @@ impl Shard {
         {
             self.make_ready(address.slot);
         }
+    }
+
+    /// Ends a message that surely does not run. The node hears of one that nobody waits for.
+    pub(super) fn refuse(&mut self, mail: Mail, refusal: Refusal) {
+        if mail.reply.is_awaited() {
+            return self.reply(mail.reply, Outcome::Rejected(refusal));
+        }
+        self.counters().lost.fetch_add(1, Ordering::Relaxed);
+        self.outside.undelivered(mail.message, refusal);
     }
 
     /// Answers whoever waits.

@@ -52,7 +52,7 @@ impl Shard {
                 && slot.last_used + idle <= now;
         }
         for mail in expired {
-            self.reply(mail.reply, Outcome::Rejected(turn::expired()));
+            self.refuse(mail, turn::expired());
         }
         for reply in timed_out {
             self.reply(reply, Outcome::Unknown(turn::timed_out()));

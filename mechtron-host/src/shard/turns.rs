@@ -1,6 +1,6 @@
 //! Turns: what a mechtron is given, and what it puts out.
 
-use starlane_core::{Body, Code, Outcome, Refusal};
+use starlane_core::{Body, Code, Refusal};
 
 use super::Shard;
 use super::slot::{Live, Step};
@@ -65,8 +65,8 @@ impl Shard {
                     break;
                 }
                 let Some(mail) = slot.mailbox.pop() else { break };
-                if let Some(outcome) = unfit(&mail, now, checks, &activation) {
-                    refused.push((mail.reply, outcome));
+                if let Some(refusal) = unfit(&mail, now, checks, &activation) {
+                    refused.push((mail, refusal));
                     continue;
                 }
                 slot.singly = slot.singly.saturating_sub(1);
@@ -77,16 +77,16 @@ impl Shard {
         if any {
             slot.last_used = now;
             let ran = instance.run(self.writer.bytes());
-            for (reply, outcome) in refused {
-                self.reply(reply, outcome);
+            for (mail, refusal) in refused {
+                self.refuse(mail, refusal);
             }
             match ran.and_then(|()| self.read(at)) {
                 Ok(output) => self.commit(at, output),
                 Err(ended) => self.crashed(at, &ended, reentrant),
             }
         } else {
-            for (reply, outcome) in refused {
-                self.reply(reply, outcome);
+            for (mail, refusal) in refused {
+                self.refuse(mail, refusal);
             }
             self.schedule(at);
         }
@@ -113,17 +113,17 @@ impl Shard {
 }
 
 /// Why a message is not given to the mechtron.
-pub(super) fn unfit(mail: &Mail, now: Moment, checks: bool, activation: &Activation) -> Option<Outcome> {
+pub(super) fn unfit(mail: &Mail, now: Moment, checks: bool, activation: &Activation) -> Option<Refusal> {
     if mail.deadline <= now {
-        return Some(Outcome::Rejected(turn::expired()));
+        return Some(turn::expired());
     }
     let Some(request) = mail.request() else {
-        return Some(Outcome::Rejected(Refusal::new(Code::Usage, "a reply is not a message to a mechtron")));
+        return Some(Refusal::new(Code::Usage, "a reply is not a message to a mechtron"));
     };
     if !checks {
         return None;
     }
     let Body::Bytes(body) = &request.body else { return None };
     let method = request.method.to_string();
-    activation.module.contract().check(&activation.name, &method, body).err().map(Outcome::Rejected)
+    activation.module.contract().check(&activation.name, &method, body).err()
 }

@@ -52,6 +52,8 @@ pub struct Node {
     pub sent: Mutex<Vec<Message>>,
     /// Signals to what does not live here.
     pub not_here: Mutex<Vec<Message>>,
+    /// Signals that were given up, and why.
+    pub undelivered: Mutex<Vec<(Message, Refusal)>>,
     /// What was asked outside, in order.
     pub requests: Mutex<Vec<Message>>,
     /// `out:gate` answers while this is true.
@@ -144,6 +146,10 @@ impl Outside for Node {
         self.not_here.lock().unwrap().push(message);
     }
 
+    fn undelivered(&self, message: Message, refusal: Refusal) {
+        self.undelivered.lock().unwrap().push((message, refusal));
+    }
+
     fn select(&self, by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>> {
         future::ready(Ok((Bytes::from(format!("[\"{by}\",\"{selector}\"]")), true))).boxed()
     }
@@ -185,6 +191,7 @@ impl World {
             statuses: sender,
             sent: Mutex::default(),
             not_here: Mutex::default(),
+            undelivered: Mutex::default(),
             requests: Mutex::default(),
             gate: watch::Sender::new(true),
             open: Arc::default(),
