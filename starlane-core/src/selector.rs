@@ -74,6 +74,15 @@ impl Selector {
         scope::of(&self.0)
     }
 
+    /// The selector without the conditions that read a field or property: it means all that the selector means whatever
+    /// the value of that is, and maybe more.
+    #[must_use]
+    pub fn without(&self, field: &str) -> Self {
+        let Parts { pattern, kind, filter } = &*self.0;
+        let filter = filter.as_ref().and_then(|filter| filter.without(field));
+        Self(Arc::new(Parts { pattern: pattern.clone(), kind: kind.clone(), filter }))
+    }
+
     /// The names of the fields and properties that the filter reads, in order of appearance.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.0.filter.iter().flat_map(Filter::fields)

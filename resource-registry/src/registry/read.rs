@@ -52,6 +52,35 @@ impl Registry {
         Ok(Selection { resources, revision, next })
     }
 
+    /// The same, of those that `keep` too; all is looked at that the selector means, until a page is full.
+    ///
+    /// # Errors
+    /// [`Error::CursorInvalid`]
+    pub fn select_where(
+        &self,
+        selector: &Selector,
+        limit: usize,
+        after: Option<&str>,
+        keep: impl Fn(&Resource) -> bool,
+    ) -> Result<Selection, Error> {
+        let mut after = after.map(|cursor| read_cursor(cursor, selector)).transpose()?;
+        let mut resources: Vec<Arc<Resource>> = Vec::new();
+        loop {
+            let (found, revision, more) = self.inner.list(selector, after.as_ref(), LOOKS);
+            for resource in found.into_iter().filter(|resource| keep(resource)) {
+                if resources.len() == limit {
+                    let next = resources.last().map(|last| cursor_after(selector, &last.point));
+                    return Ok(Selection { resources, revision, next });
+                }
+                resources.push(resource);
+            }
+            match more {
+                Some(last) => after = Some(last),
+                None => return Ok(Selection { resources, revision, next: None }),
+            }
+        }
+    }
+
     /// Nothing is the wrong answer to a question for what nobody measures.
     fn check_measured(&self, selector: &Selector) -> Result<(), Error> {
         let Some(field) = selector.fields().find(|field| SAMPLED.contains(field)) else { return Ok(()) };
@@ -59,8 +88,12 @@ impl Registry {
         if !self.inner.list(&set, None, 1).0.is_empty() {
             return Ok(());
         }
-        let detail = format!("`{field}` is not measured yet, and no resource has a property of that name");
-        Err(Problem::new(Code::Unsupported, detail).help("leave it out of the filter").into())
+        let detail = format!("`{field}` is not measured here, and no resource has a property of that name");
+        let help = match field {
+            "queue" => "`select` alone measures it: ask there, and name the points that it answers",
+            _ => "leave it out of the filter",
+        };
+        Err(Problem::new(Code::Unsupported, detail).help(help).into())
     }
 
     /// How many resources match.

@@ -469,6 +469,29 @@ async fn an_answer_is_of_one_revision_whatever_changes_meanwhile() {
 }
 
 #[tokio::test]
+async fn what_is_kept_of_a_selection_comes_in_pages() {
+    let registry = registry().await;
+    for number in 0..20 {
+        registry.create(&ann(), make(&format!("shop:n{number:02}"), "Base")).await.unwrap();
+    }
+    let all = selector("shop:*");
+    let even = |resource: &Resource| resource.point.as_str().ends_with(['0', '2', '4', '6', '8']);
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = registry.select_where(&all, 4, cursor.as_deref(), even).unwrap();
+        assert!(page.resources.len() == 4 || page.next.is_none());
+        found.extend(page.resources.iter().map(|resource| resource.point.to_string()));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let expected: Vec<_> = (0..20).step_by(2).map(|number| format!("shop:n{number:02}")).collect();
+    assert_eq!(found, expected);
+    assert!(registry.select_where(&all, 10, None, even).unwrap().next.is_none(), "ten are all");
+}
+
+#[tokio::test]
 async fn a_rehearsal_finds_the_first_that_cannot_be_done_and_does_nothing() {
     let registry = registry().await;
     let before = registry.revision();

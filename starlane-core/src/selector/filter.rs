@@ -95,6 +95,16 @@ impl Filter {
         }
     }
 
+    /// What is left when the conditions go that read a field; `None` when nothing is.
+    pub(crate) fn without(&self, field: &str) -> Option<Filter> {
+        let kept = self.conjuncts().iter().filter(|condition| !condition.fields().contains(&field));
+        let mut kept: Vec<Filter> = kept.cloned().collect();
+        match kept.len() {
+            0 | 1 => kept.pop(),
+            _ => Some(Filter::And(kept)),
+        }
+    }
+
     /// The conditions that all must hold.
     pub(crate) fn conjuncts(&self) -> &[Filter] {
         match self {
