@@ -165,6 +165,7 @@ fn router<M: Mesh>(shared: Arc<Shared<M>>) -> Router {
         .route("/v1/tokens", get(nodes::tokens::<M>).post(nodes::new_token::<M>))
         .route("/v1/tokens/{id}", delete(nodes::delete_token::<M>))
         .route("/v1/trace/{point}", get(homes::trace::<M>))
+        .route("/v1/dead-letters/{point}", get(messages::dead_letters::<M>))
         .route("/v1/why/{point}", get(homes::why::<M>))
         .route("/v1/move/{point}", post(homes::move_to::<M>))
         .route("/v1/exec", post(mesh::exec::<M>))

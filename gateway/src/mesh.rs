@@ -13,8 +13,8 @@ use starlane_core::{
 };
 
 use crate::shapes::{
-    Create, Created, Deleted, Description, ExecProblem, Graph, Info, LogLine, Moved, NodeInfo, NodePatch,
-    Output, Page, Published, Route, Token, TokenInfo, Why,
+    Create, Created, DeadLetterList, Deleted, Description, ExecProblem, Graph, Info, LogLine, Moved,
+    NodeInfo, NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why,
 };
 
 /// What the doors need from a node, and no more.
@@ -203,6 +203,16 @@ pub trait Mesh: Send + Sync + 'static {
         point: Point,
         timeout: Duration,
     ) -> impl Future<Output = Result<Route, Problem>> + Send;
+
+    /// The signals to a space that could not be delivered: the last of them, and how many there were.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such space, `Usage` when the point is inside one.
+    fn dead_letters(
+        &self,
+        agent: Agent,
+        space: Point,
+    ) -> impl Future<Output = Result<DeadLetterList, Problem>> + Send;
 
     /// Where a point lives and why, or why it does not; a point where nothing is is an answer too.
     fn why(&self, agent: Agent, point: Point) -> impl Future<Output = Result<Why, Problem>> + Send;

@@ -14,10 +14,12 @@ use utoipa::ToSchema;
 
 use crate::schema;
 
+mod dead_letters;
 mod homes;
 mod nodes;
 mod scatter;
 
+pub use dead_letters::{DeadLetter, DeadLetterList};
 pub use homes::{Candidate, Hop, Move, Moved, Route, Why, WhyState};
 pub use nodes::{
     Graph, GraphLink, GraphNode, NewToken, NodeInfo, NodeList, NodePatch, Token, TokenInfo, TokenList,

@@ -20,6 +20,7 @@ mod context_command;
 mod contract;
 mod cp;
 mod create;
+mod dead_letters;
 mod delete;
 pub mod demo;
 mod describe;
@@ -147,6 +148,8 @@ enum Command {
     Scatter(scatter::ScatterArgs),
     /// Print what a mechtron logs
     Logs(logs::LogsArgs),
+    /// Show the messages to a space that could not be delivered
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Ask a point many times and print how long it takes
     Bench(bench::BenchArgs),
 
@@ -259,6 +262,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Stop> {
         Command::Send(args) => send::run(session, args).await,
         Command::Scatter(args) => scatter::run(session, args).await,
         Command::Logs(args) => logs::run(session, args).await,
+        Command::DeadLetters(args) => dead_letters::run(session, args).await,
         Command::Bench(args) => bench::run(session, args).await,
         Command::Exec(args) => exec::run(session, args).await,
         Command::Script(args) => script::run(session, args).await,

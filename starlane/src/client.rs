@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use gateway::shapes::{
-    Description, ExecProblem, Graph, Info, LogLine, Move, Moved, NewToken, NodeInfo, NodeList, NodePatch,
-    Output, Page, ProblemDetails, Published, Results, Route, ScatterLine, Sent, Token, TokenList, Until, Why,
-    Written,
+    DeadLetterList, Description, ExecProblem, Graph, Info, LogLine, Move, Moved, NewToken, NodeInfo,
+    NodeList, NodePatch, Output, Page, ProblemDetails, Published, Results, Route, ScatterLine, Sent, Token,
+    TokenList, Until, Why, Written,
 };
 use gateway::{Freshness, Trust};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -258,6 +258,14 @@ impl Client {
         let path = waiting(format!("/v1/trace/{}", segment(point)), timeout);
         let client = self.patient(timeout);
         client.json(client.call(HttpMethod::GET, &path)).await
+    }
+
+    /// The signals to a space that could not be delivered.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn dead_letters(&self, space: &Point) -> Result<DeadLetterList, Problem> {
+        self.json(self.call(HttpMethod::GET, &format!("/v1/dead-letters/{}", segment(space)))).await
     }
 
     /// Where a point lives and why, or why it does not.

@@ -19,6 +19,8 @@
 //! | `router.rs` | the way of a message: bind, code or content, here or elsewhere |
 //! | `signals.rs` | messages without an answer, in order |
 //! | `artifacts.rs` | binds, configs and modules, read once |
+//! | `dead_letters.rs` | signals that could not be delivered, by space |
+//! | `sampled.rs` | selecting by what is measured when it is asked for |
 //! | `provision.rs` | resources made, changed and deleted with what belongs to them |
 //! | `commands.rs` | what statements do |
 //! | `mesh.rs`, `reach.rs`, `views.rs`, `gather.rs` | the node as its doors see it |
@@ -27,6 +29,7 @@
 
 mod artifacts;
 mod commands;
+mod dead_letters;
 mod follow;
 mod fresh;
 mod gather;
@@ -47,6 +50,7 @@ mod outside;
 mod provision;
 mod reach;
 mod router;
+mod sampled;
 mod services;
 mod signals;
 mod tokens;
@@ -75,6 +79,7 @@ use tokio::sync::watch;
 use crate::data::{DataFolder, FolderLock, Running};
 use artifacts::Artifacts;
 use commands::Commands;
+use dead_letters::DeadLetters;
 use homes::Homes;
 use hosting::Hosting;
 use ids::Ids;
@@ -272,7 +277,9 @@ impl Node {
             None => MeshStates::There(RemoteStates::new(links.way(services::STATES))),
         };
         let keeping = Keeping::new(states.clone(), mesh_states);
-        let (surroundings, statuses) = Surroundings::new(registry.clone(), homes.clone(), keeping.clone());
+        let dead = DeadLetters::new(registry.clone(), name.clone());
+        let (surroundings, statuses) =
+            Surroundings::new(registry.clone(), homes.clone(), keeping.clone(), dead.clone());
         let host_config = mechtron_host::Config {
             shards: config.shards,
             cache: Some(data.path().join("cache")),
@@ -291,9 +298,10 @@ impl Node {
             links.clone(),
             ids.clone(),
         );
-        let signals = Signals::start(&router, &homes);
+        let signals = Signals::start(&router, &homes, &dead);
         surroundings.complete(artifacts.clone(), provision.clone(), router.clone(), signals.clone());
-        let hosting = Hosting::new(host.clone(), homes.clone(), registry.clone(), keeping.clone());
+        let hosting =
+            Hosting::new(host.clone(), homes.clone(), registry.clone(), keeping.clone(), dead.clone());
         tokio::spawn(outside::write_statuses(surroundings.clone(), by.clone(), statuses));
 
         let leader = match own {
@@ -345,8 +353,15 @@ impl Node {
         tokio::spawn(heart::heed_lease(homes.clone(), host.clone(), registry.clone()));
         end_when(&end, heart::replaced(links.clone()));
 
-        let commands =
-            Commands::new(registry.clone(), blobs.clone(), provision.clone(), router.clone(), ids.clone());
+        let reach = Reach { leader, links: links.clone(), homes, host: host.clone(), dead };
+        let commands = Commands::new(
+            registry.clone(),
+            blobs.clone(),
+            provision.clone(),
+            router.clone(),
+            reach.clone(),
+            ids.clone(),
+        );
         let info = Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: name.to_string(),
@@ -355,7 +370,6 @@ impl Node {
         };
         let admin = Agent(genesis::mesh_point("users", "admin")?);
         let anonymous = Agent(genesis::mesh_point("users", "anonymous")?);
-        let reach = Reach { leader, links: links.clone(), homes, host: host.clone() };
         let mesh = NodeMesh { registry, blobs, artifacts, provision, router, commands, ids, reach, info };
         let certificate = match &config.protection {
             Protection::Tls(tls) => Some(tls.certificate()),

@@ -249,7 +249,7 @@ fn mistakes_say_what_to_do_next_and_change_nothing() {
         ),
         ("set shop:cart{ +mechtron.name=nope }", 2, "E-PROPERTY-VALUE", "+mechtron.name=cart"),
         ("set shop:cart{ +durability=sometimes }", 2, "E-PROPERTY-VALUE", "memory"),
-        ("select shop:**<Mechtron>[queue >= 0]", 2, "E-UNSUPPORTED", "leave it out"),
+        ("select shop:**<Mechtron>[cpu >= 0]", 2, "E-UNSUPPORTED", "leave it out"),
         ("request shop:cart^Ext<AddItem> \"[]\"", 2, "E-MESSAGE-INVALID", "starlane describe"),
         ("select shop:**[total >", 2, "E-SYNTAX", "┬"),
         ("select shop:(^1.x.y)", 2, "E-SYNTAX", "┬"),

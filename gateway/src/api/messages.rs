@@ -19,7 +19,7 @@ use crate::content::{self, Asked};
 use crate::mesh::Mesh;
 use crate::problem::{Failure, OUTCOME, reply};
 use crate::schema;
-use crate::shapes::Sent;
+use crate::shapes::{DeadLetterList, Sent};
 use crate::web::{HOP_BY_HOP, TRACEPARENT, read_reply};
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -81,6 +81,17 @@ pub(crate) async fn request<M: Mesh>(
     let mut response = content::answer(&*shared.mesh, &asked, status, headers, body).await?;
     response.headers_mut().insert(OUTCOME, HeaderValue::from_static("ok"));
     Ok(response.map(axum::body::Body::new))
+}
+
+/// The messages to a space that were sent and could not be delivered: the last of them, and how many there were.
+#[utoipa::path(get, path = "/v1/dead-letters/{point}", tag = "messages",
+    params(("point" = schema::Point, Path, description = "The space")),
+    responses((status = 200, description = "Those of all nodes that answer", body = DeadLetterList)))]
+pub(crate) async fn dead_letters<M: Mesh>(
+    State(shared): State<Arc<Shared<M>>>,
+    At(space): At,
+) -> Result<Json<DeadLetterList>, Failure> {
+    Ok(Json(shared.mesh.dead_letters(shared.agent(), space).await?))
 }
 
 /// Sends a message to a point, and does not wait for it to be handled.

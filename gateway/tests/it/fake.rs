@@ -580,6 +580,25 @@ impl Mesh for Fake {
         Ok(Route { point, hops, reached: false, reason: Some("`desktop` did not answer".into()) })
     }
 
+    async fn dead_letters(&self, _agent: Agent, space: Point) -> Result<DeadLetterList, Problem> {
+        if space.space() == Some("missing") {
+            return Err(not_found(&space));
+        }
+        let letter = DeadLetter {
+            time: Timestamp(1_700_000_000_000),
+            node: name("edge-1"),
+            id: "01890a5d-ac96-774b-bcce-b302099a8057".into(),
+            from: point("shop:cart"),
+            to: point("shop:mailer"),
+            method: "Ext<Note>".into(),
+            path: "/".into(),
+            bytes: 12,
+            code: Code::Busy,
+            reason: "it has 1000 messages waiting".into(),
+        };
+        Ok(DeadLetterList { count: 3, letters: vec![letter], missing: vec![name("desktop")] })
+    }
+
     async fn why(&self, _agent: Agent, point: Point) -> Result<Why, Problem> {
         let missing = point.space() == Some("missing");
         let candidate =

@@ -84,6 +84,8 @@ async fn answers_are_as_their_schemas_say() {
         ("post", "/v1/tokens", "/v1/tokens", "{}", "201"),
         ("get", "/v1/tokens", "/v1/tokens", "", "200"),
         ("get", "/v1/trace/{point}", "/v1/trace/shop:cart", "", "200"),
+        ("get", "/v1/dead-letters/{point}", "/v1/dead-letters/shop", "", "200"),
+        ("get", "/v1/dead-letters/{point}", "/v1/dead-letters/missing", "", "default"),
         ("get", "/v1/why/{point}", "/v1/why/shop:cart", "", "200"),
         ("get", "/v1/why/{point}", "/v1/why/missing:x", "", "200"),
         ("post", "/v1/move/{point}", "/v1/move/shop:cart", r#"{"to":"edge-1"}"#, "200"),

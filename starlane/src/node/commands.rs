@@ -14,7 +14,9 @@ use starlane_core::{
 use super::fresh::latest;
 use super::ids::Ids;
 use super::provision::Provision;
+use super::reach::Reach;
 use super::router::Router;
+use super::sampled;
 
 /// How many resources a statement lists; who wants more pages through the API.
 const LISTED_MAX: usize = 1_000;
@@ -30,6 +32,7 @@ pub(super) struct Commands {
     blobs: BlobStore,
     provision: Provision,
     router: Router,
+    reach: Reach,
     ids: Arc<Ids>,
 }
 
@@ -39,9 +42,10 @@ impl Commands {
         blobs: BlobStore,
         provision: Provision,
         router: Router,
+        reach: Reach,
         ids: Arc<Ids>,
     ) -> Self {
-        Self { registry, blobs, provision, router, ids }
+        Self { registry, blobs, provision, router, reach, ids }
     }
 
     /// Runs the statements of a script in order; the first that fails stops it.
@@ -86,7 +90,7 @@ impl Commands {
                 Ok(Output::Properties { point, properties })
             }
             Command::Select(selector) => {
-                let page = self.registry.select(&selector, LISTED_MAX, None)?;
+                let page = sampled::select(&self.registry, &self.reach, &selector, LISTED_MAX, None).await?;
                 Ok(Output::List { resources: page.resources, revision: page.revision, next: page.next })
             }
             Command::Delete { target, recursive } => {

@@ -17,6 +17,7 @@ use starlane_core::{Code, Epoch, Point, Problem, Refusal, Resource};
 use tokio::time::Instant;
 
 use super::commands::not_found;
+use super::dead_letters::DeadLetters;
 use super::follow::{Follow, News};
 use super::fresh::find;
 use super::homes::{Home, Homes};
@@ -35,6 +36,8 @@ const LINES_MAX: usize = 256;
 const LINES_WAIT: Duration = Duration::from_secs(5);
 /// Whoever follows and does not ask for so long is forgotten.
 const FOLLOWER_IDLE: Duration = Duration::from_secs(30);
+/// Of how many mechtrons another node is told how much waits for them.
+const WAITING_MAX: usize = 10_000;
 /// All that has code, so that it lives somewhere.
 pub(super) const MECHTRONS: &str = "**[exists(wasm.src)]";
 
@@ -47,6 +50,7 @@ struct Inner {
     homes: Homes,
     registry: Registry,
     keeping: Keeping,
+    dead: DeadLetters,
     followers: Mutex<HashMap<u64, Follower>>,
     last: AtomicU64,
 }
@@ -58,9 +62,25 @@ struct Follower {
 }
 
 impl Hosting {
-    pub(super) fn new(host: Host, homes: Homes, registry: Registry, keeping: Keeping) -> Self {
+    pub(super) fn new(
+        host: Host,
+        homes: Homes,
+        registry: Registry,
+        keeping: Keeping,
+        dead: DeadLetters,
+    ) -> Self {
         let (followers, last) = (Mutex::default(), AtomicU64::new(0));
-        Self(Arc::new(Inner { host, homes, registry, keeping, followers, last }))
+        Self(Arc::new(Inner { host, homes, registry, keeping, dead, followers, last }))
+    }
+
+    /// How many messages wait for each mechtron here that some wait for.
+    async fn waiting(&self) -> Result<Vec<(Point, u64)>, Problem> {
+        let waiting = self.0.host.waiting().await;
+        if waiting.len() <= WAITING_MAX {
+            return Ok(waiting);
+        }
+        let detail = format!("messages wait for {} mechtrons, too many to tell another node", waiting.len());
+        Err(Problem::new(Code::TooLarge, detail).help("ask the node itself"))
     }
 
     /// Answers another node.
@@ -83,6 +103,8 @@ impl Hosting {
                     services::answer(hosting.logs(&point, tail, follow).await)
                 }
                 HostAsk::MoreLogs { follower } => services::answer(hosting.more_logs(follower).await),
+                HostAsk::DeadLetters { space } => services::answer(Ok(hosting.0.dead.of(&space))),
+                HostAsk::Waiting => services::answer(hosting.waiting().await),
             }
         }
         .boxed()

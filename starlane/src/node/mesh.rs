@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use gateway::shapes::{
-    Create, CreateMode, Created, Deleted, Description, ExecProblem, Graph, Info, LogLine, Moved, NodeInfo,
-    NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why, WhyState,
+    Create, CreateMode, Created, DeadLetterList, Deleted, Description, ExecProblem, Graph, Info, LogLine,
+    Moved, NodeInfo, NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why, WhyState,
 };
 use gateway::{
     Content, Expect, Freshness, Gathering, Mesh, Scatter, Selection, SpaceState, TokenTerms, Upload,
@@ -31,7 +31,7 @@ use super::provision::Provision;
 use super::reach::Reach;
 use super::router::{Router, has_code};
 use super::services::{MadeToken, NodeLife, Placed};
-use super::{gather, metrics, views};
+use super::{gather, metrics, sampled, views};
 
 /// How many children a description lists.
 const CHILDREN_MAX: usize = 100;
@@ -142,7 +142,8 @@ impl Mesh for NodeMesh {
     ) -> Result<Page, Problem> {
         self.fresh(freshness).await?;
         let selector: Selector = selection.selector.parse()?;
-        let page = self.registry.select(&selector, selection.limit, selection.cursor.as_deref())?;
+        let cursor = selection.cursor.as_deref();
+        let page = sampled::select(&self.registry, &self.reach, &selector, selection.limit, cursor).await?;
         Ok(Page { resources: page.resources, revision: page.revision, next: page.next })
     }
 
@@ -336,6 +337,18 @@ impl Mesh for NodeMesh {
                 Ok(views::route_broken(&point, me, &known, format!("`{node}` is not reached: {refusal}")))
             }
         }
+    }
+
+    async fn dead_letters(&self, _agent: Agent, space: Point) -> Result<DeadLetterList, Problem> {
+        let resource = self.find(&space).await?;
+        if space.parent().is_none_or(|above| !above.is_root()) {
+            let detail = format!("`{resource}` is inside a space, and dead letters are kept by space");
+            let own = space.space().unwrap_or_default();
+            return Err(Problem::new(Code::Usage, detail)
+                .at(&space)
+                .help(format!("`starlane dead-letters {own}` shows those of `{own}`")));
+        }
+        Ok(self.reach.dead_letters(space.as_str()).await)
     }
 
     async fn why(&self, _agent: Agent, point: Point) -> Result<Why, Problem> {

@@ -11,7 +11,7 @@ pub(super) fn write(text: &mut String, registry: &Registry, reach: &Reach) {
     let stats = reach.host.stats();
     let links = &reach.links.handle;
     let (waiting, running) = links.under_way();
-    let rows: [(&str, &str, &str, u64); 10] = [
+    let rows: [(&str, &str, &str, u64); 11] = [
         ("starlane_registry_revision", "gauge", "The number of the last commit.", registry.revision().0),
         ("starlane_resources", "gauge", "Resources in the registry.", registry.resources() as u64),
         ("starlane_watches", "gauge", "Watches that are open.", registry.watches() as u64),
@@ -23,6 +23,12 @@ pub(super) fn write(text: &mut String, registry: &Registry, reach: &Reach) {
             "counter",
             "Messages that were refused since something was full.",
             stats.refused,
+        ),
+        (
+            "starlane_dead_letters",
+            "counter",
+            "Signals that were taken and could not be delivered.",
+            reach.dead.total(),
         ),
         ("starlane_links", "gauge", "Links to other nodes.", links.links().len() as u64),
         ("starlane_links_waiting", "gauge", "Requests to other nodes without an answer.", waiting as u64),

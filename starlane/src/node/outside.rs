@@ -14,6 +14,7 @@ use starlane_core::{
 use tokio::sync::mpsc;
 
 use super::artifacts::Artifacts;
+use super::dead_letters::{DeadLetters, Letter};
 use super::homes::{Home, Homes};
 use super::keeping::Keeping;
 use super::provision::Provision;
@@ -43,6 +44,7 @@ pub(super) struct Surroundings {
     registry: Registry,
     homes: Homes,
     keeping: Keeping,
+    dead: DeadLetters,
     statuses: mpsc::Sender<Told>,
     parts: OnceLock<Parts>,
 }
@@ -68,9 +70,10 @@ impl Surroundings {
         registry: Registry,
         homes: Homes,
         keeping: Keeping,
+        dead: DeadLetters,
     ) -> (Arc<Self>, mpsc::Receiver<Told>) {
         let (statuses, told) = mpsc::channel(STATUSES_MAX);
-        (Arc::new(Self { registry, homes, keeping, statuses, parts: OnceLock::new() }), told)
+        (Arc::new(Self { registry, homes, keeping, dead, statuses, parts: OnceLock::new() }), told)
     }
 
     /// Fills in what needs the host.
@@ -210,15 +213,19 @@ impl Outside for NodeOutside {
     fn send(&self, message: Message) {
         match self.0.parts() {
             Ok(parts) => parts.signals.send(message),
-            Err(refusal) => tracing::warn!(to = %message.header.to, "a signal was not delivered: {refusal}"),
+            Err(refusal) => self.undelivered(message, refusal),
         }
     }
 
     fn not_here(&self, message: Message) {
         match self.0.parts() {
             Ok(parts) => parts.signals.not_here(message),
-            Err(refusal) => tracing::warn!(to = %message.header.to, "a signal was not delivered: {refusal}"),
+            Err(refusal) => self.undelivered(message, refusal),
         }
+    }
+
+    fn undelivered(&self, message: Message, refusal: Refusal) {
+        self.0.dead.take(Letter::of(&message), &refusal);
     }
 
     fn select(&self, _by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>> {

@@ -1,17 +1,19 @@
 //! The leader and the hosts of other nodes, asked in the same way wherever they are.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use gateway::TokenTerms;
-use gateway::shapes::{LogLine, TokenInfo, Why};
+use gateway::shapes::{DeadLetter, DeadLetterList, LogLine, TokenInfo, Why};
 use mechtron_host::Host;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use starlane_core::{Agent, Code, NodeName, Point, Problem, Resource};
 
+use super::dead_letters::DeadLetters;
 use super::homes::{Home, Homes};
 use super::leader::Leader;
 use super::links::{ASK_TIMEOUT, Links};
@@ -26,6 +28,27 @@ pub(super) struct Reach {
     pub(super) links: Links,
     pub(super) homes: Homes,
     pub(super) host: Host,
+    pub(super) dead: DeadLetters,
+}
+
+/// How many messages wait for mechtrons.
+pub(super) struct Waiting {
+    /// Of those that some wait for.
+    counts: HashMap<Point, u64>,
+    /// The other nodes that told theirs.
+    told: HashSet<NodeName>,
+}
+
+impl Waiting {
+    /// How many wait for a mechtron; `None` when its node did not tell, or it lives nowhere.
+    pub(super) fn of(&self, resource: &Resource, homes: &Homes) -> Option<u64> {
+        let known = match homes.of(resource) {
+            Home::Here => true,
+            Home::There(node) => self.told.contains(&node),
+            Home::Nowhere => false,
+        };
+        known.then(|| self.counts.get(&resource.point).copied().unwrap_or_default())
+    }
 }
 
 impl Reach {
@@ -148,6 +171,55 @@ impl Reach {
                 Some((stream::iter(lines), (reach, node, follower)))
             });
         Ok(stream::iter(first.lines).chain(more.flatten()).boxed())
+    }
+
+    /// How many messages wait for mechtrons, on all nodes that answer.
+    pub(super) async fn waiting(&self) -> Waiting {
+        let there = self.ask_all::<Vec<(Point, u64)>>(&HostAsk::Waiting);
+        let (here, there) = futures::future::join(self.host.waiting(), there).await;
+        let mut waiting = Waiting { counts: here.into_iter().collect(), told: HashSet::new() };
+        for (node, answer) in there {
+            if let Ok(counts) = answer {
+                waiting.counts.extend(counts);
+                waiting.told.insert(node);
+            }
+        }
+        waiting
+    }
+
+    /// The dead letters of a space, of all nodes.
+    pub(super) async fn dead_letters(&self, space: &str) -> DeadLetterList {
+        let ask = HostAsk::DeadLetters { space: space.to_owned() };
+        let there = self.ask_all::<(u64, Vec<DeadLetter>)>(&ask).await;
+        let (mut count, mut letters) = self.dead.of(space);
+        let mut missing = Vec::new();
+        for (node, answer) in there {
+            match answer {
+                Ok((more, theirs)) => {
+                    count += more;
+                    letters.extend(theirs);
+                }
+                Err(_) => missing.push(node),
+            }
+        }
+        letters.sort_by_key(|letter| std::cmp::Reverse(letter.time));
+        DeadLetterList { count, letters, missing }
+    }
+
+    /// Asks the hosts of all other nodes that can be reached.
+    async fn ask_all<T: DeserializeOwned>(&self, ask: &HostAsk) -> Vec<(NodeName, Result<T, Problem>)> {
+        let routes = self.links.map.routes();
+        let me = self.homes.me();
+        let nodes =
+            routes.members().iter().filter(|member| member.is_reachable() && member.advert.name != *me);
+        let asked = nodes.map(|member| {
+            let node = member.advert.name.clone();
+            async move {
+                let answer = self.ask_host(&node, ask).await;
+                (node, answer)
+            }
+        });
+        futures::future::join_all(asked.collect::<Vec<_>>()).await
     }
 
     async fn ask_host<T: DeserializeOwned>(

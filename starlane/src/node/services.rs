@@ -118,6 +118,10 @@ pub(super) enum HostAsk {
     Logs { point: Point, tail: usize, follow: bool },
     /// What it logged since; answered with [`Logged`] after a while.
     MoreLogs { follower: u64 },
+    /// The dead letters of a space; answered with how many there were, and the last of them.
+    DeadLetters { space: String },
+    /// How many messages wait for each mechtron that some wait for; answered with a list.
+    Waiting,
 }
 
 /// Lines of a mechtron.

@@ -10,15 +10,16 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use super::dead_letters::{DeadLetters, Letter};
 use super::homes::{Homes, Room};
 use super::router::Router;
 
 /// Signals between the same two points go one after the other; those of others need not wait for them.
 const LANES: usize = 16;
-/// How many signals of one lane may wait; one more is lost, and logged.
+/// How many signals of one lane may wait; one more is a dead letter.
 const WAITING_MAX: usize = 1_024;
 /// How many signals may be asked through binds and files at a time, and for how many receivers some may wait until they are
-/// placed; one more is lost, and logged.
+/// placed; one more is a dead letter.
 const ASKED_MAX: usize = 1_024;
 
 /// Brings signals to their receivers. Clones share their lanes.
@@ -26,6 +27,7 @@ const ASKED_MAX: usize = 1_024;
 pub(super) struct Signals {
     lanes: Arc<[mpsc::Sender<Signal>]>,
     place: RandomState,
+    dead: DeadLetters,
 }
 
 struct Signal {
@@ -48,16 +50,16 @@ enum Comes {
 
 impl Signals {
     /// Starts the lanes, on the runtime that it is called on. They end when the last clone is dropped.
-    pub(super) fn start(router: &Router, homes: &Homes) -> Self {
+    pub(super) fn start(router: &Router, homes: &Homes, dead: &DeadLetters) -> Self {
         let asked = Arc::new(Semaphore::new(ASKED_MAX));
         let lanes = (0..LANES).map(|_| {
             let (sender, signals) = mpsc::channel(WAITING_MAX);
-            let (router, homes) = (router.clone(), homes.clone());
-            let lane = Lane { router, homes, asked: asked.clone(), waiting: HashMap::new() };
+            let (router, homes, dead) = (router.clone(), homes.clone(), dead.clone());
+            let lane = Lane { router, homes, dead, asked: asked.clone(), waiting: HashMap::new() };
             tokio::spawn(lane.carry(signals));
             sender
         });
-        Self { lanes: lanes.collect(), place: RandomState::new() }
+        Self { lanes: lanes.collect(), place: RandomState::new(), dead: dead.clone() }
     }
 
     /// Takes a signal of a mechtron along. Never waits.
@@ -77,17 +79,21 @@ impl Signals {
 
     fn put(&self, signal: Signal) {
         let header = &signal.message.header;
-        let (from, to) = (header.from.clone(), header.to.clone());
-        let lane = self.place.hash_one((&from, &to)) as usize % self.lanes.len();
-        if self.lanes.get(lane).is_none_or(|lane| lane.try_send(signal).is_err()) {
-            lost(&from, &to, &Refusal::new(Code::Busy, "too many signals wait between these points"));
-        }
+        let lane = self.place.hash_one((&header.from, &header.to)) as usize % self.lanes.len();
+        let Err(TrySendError::Full(signal) | TrySendError::Closed(signal)) =
+            self.lanes[lane].try_send(signal)
+        else {
+            return;
+        };
+        let refusal = Refusal::new(Code::Busy, "too many signals wait between these points");
+        self.dead.take(Letter::of(&signal.message), &refusal);
     }
 }
 
 struct Lane {
     router: Router,
     homes: Homes,
+    dead: DeadLetters,
     asked: Arc<Semaphore>,
     /// Those that wait until their receiver is placed.
     waiting: HashMap<Point, Waiting>,
@@ -101,7 +107,7 @@ struct Waiting {
 impl Lane {
     async fn carry(mut self, mut signals: mpsc::Receiver<Signal>) {
         while let Some(Signal { message, comes, .. }) = signals.recv().await {
-            let (from, to) = (message.header.from.clone(), message.header.to.clone());
+            let letter = Letter::of(&message);
             let straight = match comes {
                 Comes::Here => self.router.has_own_code(&message).await,
                 Comes::Links | Comes::Host => Ok(true),
@@ -112,7 +118,7 @@ impl Lane {
                 Err(refusal) => Err(refusal),
             };
             if let Err(refusal) = sent {
-                lost(&from, &to, &refusal);
+                self.dead.take(letter, &refusal);
             }
         }
     }
@@ -121,11 +127,11 @@ impl Lane {
     fn ask(&self, message: Message) -> Result<(), Refusal> {
         let room = self.asked.clone().try_acquire_owned();
         let room = room.map_err(|_| Refusal::new(Code::Busy, "too many signals are asked through binds"))?;
-        let router = self.router.clone();
+        let (router, dead) = (self.router.clone(), self.dead.clone());
         tokio::spawn(async move {
-            let (from, to) = (message.header.from.clone(), message.header.to.clone());
+            let letter = Letter::of(&message);
             if let Err(refusal) = router.send(message).await {
-                lost(&from, &to, &refusal);
+                dead.take(letter, &refusal);
             }
             drop(room);
         });
@@ -151,9 +157,9 @@ impl Lane {
         let room = self.asked.clone().try_acquire_owned();
         let room = room.map_err(|_| Refusal::new(Code::Busy, "signals wait for too many receivers"))?;
         let (signals, more) = mpsc::channel(WAITING_MAX);
-        let router = self.router.clone();
+        let (router, dead) = (self.router.clone(), self.dead.clone());
         let ended = tokio::spawn(async move {
-            wait(&router, Signal { message, comes, room: None }, more).await;
+            wait(&router, &dead, Signal { message, comes, room: None }, more).await;
             drop(room);
         });
         self.waiting.retain(|_, waiting| !waiting.ended.is_finished());
@@ -182,26 +188,22 @@ impl Lane {
 }
 
 /// Brings signals of one receiver to it, one after the other, until none is left.
-async fn wait(router: &Router, first: Signal, mut more: mpsc::Receiver<Signal>) {
+async fn wait(router: &Router, dead: &DeadLetters, first: Signal, mut more: mpsc::Receiver<Signal>) {
     let mut next = Some(first);
     while let Some(Signal { message, comes, room }) = next {
         // From here on it takes room where it waits by itself.
         drop(room);
-        let (from, to) = (message.header.from.clone(), message.header.to.clone());
+        let letter = Letter::of(&message);
         let sent = match comes {
             Comes::Links | Comes::Host => router.send_elsewhere(message).await,
             Comes::Here => router.send_home(message).await,
         };
         if let Err(refusal) = sent {
-            lost(&from, &to, &refusal);
+            dead.take(letter, &refusal);
         }
         if more.is_empty() {
             more.close();
         }
         next = more.recv().await;
     }
-}
-
-fn lost(from: &Point, to: &Point, refusal: &Refusal) {
-    tracing::warn!(%from, %to, code = %refusal.code, "a signal was not delivered: {refusal}");
 }
