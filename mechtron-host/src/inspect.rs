@@ -13,7 +13,7 @@ use crate::contract::Contract;
 use crate::engine::{Entry, Shape};
 use crate::imports::{Import, Type};
 use crate::limits::{Limits, ModuleLimits};
-use crate::rewrite::RESERVED;
+use crate::rewrite::{RESERVED, rewrite};
 
 /// What a module was found to be.
 pub(crate) struct Inspected {
@@ -70,6 +70,25 @@ pub(crate) fn check_abi(version: i32) -> Result<(), Problem> {
     }
     Err(invalid(format!("it speaks guest ABI {major}, this host {own}"))
         .help(format!("build it with an SDK for guest ABI {own}; docs/guest-abi.md says what that is")))
+}
+
+/// Decides about whatever bytes as a host does before it compiles them, and checks what must hold of a module that is taken: its
+/// time budget can be put into it, and what comes out is valid too. The body of a fuzz target.
+///
+/// # Panics
+/// When something does not hold.
+pub fn check_module(wasm: &[u8]) {
+    let Ok(inspected) = inspect(wasm, &ModuleLimits::default(), &Limits::default()) else { return };
+    assert!(
+        inspected.kind == Kind::Command || inspected.abi.is_none_or(|version| check_abi(version).is_ok())
+    );
+    match rewrite(wasm) {
+        Ok(rewritten) => {
+            let valid = Validator::new_with_features(FEATURES).validate_all(&rewritten);
+            assert!(valid.is_ok(), "what was put into it made it invalid: {:?}", valid.err());
+        }
+        Err(error) => panic!("the time budget cannot be put into it: {error}"),
+    }
 }
 
 const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL

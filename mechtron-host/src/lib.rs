@@ -26,6 +26,7 @@ mod wasi;
 pub use clock::{Clock, ManualClock};
 pub use contract::Contract;
 pub use host::{Error, Host, Stats};
+pub use inspect::check_module;
 pub use limits::{Config, EngineKind, Limits, LogLimits, ModuleLimits};
 pub use logs::{Line, LogStream};
 pub use mailbox::NotHere;

@@ -253,3 +253,47 @@ async fn the_contract_is_read_and_messages_are_checked() {
     assert_eq!(short(&world.ask("shop:a", r#"{"by":1}"#).await), "Ok 200");
     assert_eq!(short(&world.ask("shop:a", r#"{"by":"x"}"#).await), "Rejected E-MESSAGE-INVALID");
 }
+
+#[test]
+fn what_fuzzing_modules_begins_with_is_answered() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/module");
+    let mut inputs: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    inputs.sort();
+    assert!(inputs.len() >= 10, "{inputs:?}");
+    for input in &inputs {
+        println!("{}", input.display());
+        let wasm = std::fs::read(input).unwrap();
+        mechtron_host::check_module(&wasm);
+        // And whatever is left of it.
+        for end in 0..wasm.len() {
+            mechtron_host::check_module(&wasm[..end]);
+        }
+        for at in 0..wasm.len() {
+            let mut other = wasm.clone();
+            other[at] ^= 0x41;
+            mechtron_host::check_module(&other);
+        }
+    }
+    mechtron_host::check_module(&wat::parse_str(PROBE).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fuzzing_begins_with_is_taken_where_it_should_be() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/module");
+    let world = World::new(EngineKind::Wasmi);
+    for (name, taken) in [
+        ("00", true),
+        ("01", true),
+        ("02", true),
+        ("03", false),
+        ("04", true),
+        ("05", true),
+        ("06", false),
+        ("07", true),
+        ("10", true),
+    ] {
+        let wasm = std::fs::read(format!("{folder}/{name}")).unwrap();
+        let compiled = world.host.compile(wasm.into()).await;
+        assert_eq!(compiled.is_ok(), taken, "{name}: {:?}", compiled.err());
+    }
+}
