@@ -535,9 +535,13 @@ pub(crate) struct LocalFailure(pub(crate) String);
 fn tls_cause(error: &reqwest::Error) -> Option<String> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(tls) = inner.and_then(gateway::tls_failure) {
-            return Some(tls);
+        let mut inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        // One wraps the other, and tells the cause of the innermost as its own.
+        while let Some(wrapped) = inner {
+            if let Some(tls) = gateway::tls_failure(wrapped) {
+                return Some(tls);
+            }
+            inner = wrapped.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         }
         cause = error.source();
     }

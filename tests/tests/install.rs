@@ -48,8 +48,7 @@ fn kill_within(node: &mut Node, point: &str, parts: usize, before: impl FnOnce(&
     let api = Api::of(node);
     let create = format!("create {point}<App>{{ +config=shop:repo:it:1.0.0:/config/outer.app }}");
     let mut command = node.command(["exec", &create]);
-    let mut client =
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the command starts");
+    let mut client = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the command starts");
     let last = format!("/v1/resources/{point}:p-{parts}");
     wait(PATIENCE, "some parts are made", || matches!(api.get(&last), Some((200, _))));
     before(node);

@@ -36,7 +36,7 @@ fn a_node_with_tls_serves_who_believes_its_certificate() {
     node.exec("create shop<Space>").ok();
     node.kill();
     node.restart();
-    assert!(node.exec("select '*'").ok().contains("shop<Space>"));
+    assert!(node.exec("select *").ok().contains("shop<Space>"));
 
     let contexts = file("contexts.json");
     let run = |arguments: &[&str]| -> Answer {

@@ -227,6 +227,7 @@ vendor! {
     "src/guest.rs",
     "src/http.rs",
     "src/lib.rs",
+    "src/log.rs",
     "src/macros.rs",
     "src/mechtron.rs",
     "src/message.rs",

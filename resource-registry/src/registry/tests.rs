@@ -475,7 +475,8 @@ async fn what_is_kept_of_a_selection_comes_in_pages() {
         registry.create(&ann(), make(&format!("shop:n{number:02}"), "Base")).await.unwrap();
     }
     let all = selector("shop:*");
-    let even = |resource: &Resource| resource.point.as_str().ends_with(['0', '2', '4', '6', '8']);
+    let even =
+        |resource: &starlane_core::Resource| resource.point.as_str().ends_with(['0', '2', '4', '6', '8']);
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
         let page = registry.select_where(&all, 4, cursor.as_deref(), even).unwrap();
@@ -519,7 +520,7 @@ async fn a_rehearsal_finds_the_first_that_cannot_be_done_and_does_nothing() {
         (create("shop:a:p", "Parcel"), Code::KindUnknown),
         (change("shop:a:b", set("fixed", "y")), Code::PropertyLocked),
         (change("shop:a:o-2", set("paid", "no")), Code::NotFound),
-        (change("shop:a", set("text", "x".repeat(40_000))), Code::TooLarge),
+        (change("shop:a", set("text", &*"x".repeat(40_000))), Code::TooLarge),
     ] {
         let mut ops = good.clone();
         ops.push(wrong.clone());

@@ -14,6 +14,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
 use futures::StreamExt;
+use gateway::Trust;
 use gateway::shapes::WatchStep;
 use serde_json::{Value, json};
 use starlane::client::{Backoff, Client, WatchNews};
@@ -79,7 +80,7 @@ impl Pretend {
     }
 
     fn client(&self) -> Client {
-        Client::new(&format!("http://{}", self.address), "token", None).unwrap()
+        Client::new(&format!("http://{}", self.address), "token", &Trust::Nobody, None).unwrap()
     }
 
     pub(crate) fn asked(&self) -> Vec<Asked> {

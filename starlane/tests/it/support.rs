@@ -32,7 +32,15 @@ impl Home {
         folder.create().unwrap();
         folder.ensure_token().unwrap();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let running = Running { name: "pretend".into(), version, pid: 0, api, http: api, links: None };
+        let running = Running {
+            name: "pretend".into(),
+            version,
+            pid: 0,
+            api,
+            http: api,
+            links: None,
+            certificate: None,
+        };
         folder.set_running(&running).unwrap();
     }
 
