@@ -319,7 +319,7 @@ fn is_before(text: &str, until: &Bound<String>) -> bool {
 }
 
 /// Under what a resource is found.
-fn hashes(resource: &Resource) -> impl Iterator<Item = u64> + '_ {
+pub(crate) fn hashes(resource: &Resource) -> impl Iterator<Item = u64> + '_ {
     let properties = resource.properties.iter();
     std::iter::once(kind_hash(&resource.kind.base))
         .chain(properties.filter_map(|(key, property)| property_hash(key, &property.value)))
@@ -331,12 +331,14 @@ fn kind_hash(base: &Base) -> u64 {
     hasher.finish()
 }
 
-/// Values that compare equal hash alike; `None` when the value is not indexed.
-fn property_hash(key: &Key, value: &Value) -> Option<u64> {
+/// Values that compare equal hash alike, and those of one property apart from those of others; `None` when the value is not
+/// indexed.
+pub(crate) fn property_hash(key: &Key, value: &Value) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     ("property", key.as_str()).hash(&mut hasher);
     match value {
-        Value::Text(text) if text.len() > INDEXED_BYTES_MAX => return None,
+        // However many digits it has, a number is found under its value.
+        Value::Text(text) if text.len() > INDEXED_BYTES_MAX && value.as_number().is_none() => return None,
         Value::Json(_) => return None,
         Value::Bool(value) => (if *value { "true" } else { "false" }).hash(&mut hasher),
         Value::Number(_) | Value::Text(_) => match value.as_number() {

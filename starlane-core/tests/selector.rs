@@ -268,7 +268,9 @@ fn scopes_say_where_to_look() {
     assert!(!scope.inclusive);
     assert_eq!(scope.depth, Depth::Exactly(1));
     assert_eq!(scope.kind, Some("Order".parse::<Kind>().unwrap().base));
-    assert_eq!(scope.equals, [("region".parse().unwrap(), Value::from("eu"))]);
+    let five = Value::from(serde_json::json!(5));
+    let equals = [("region".parse().unwrap(), Value::from("eu")), ("total".parse().unwrap(), five)];
+    assert_eq!(scope.equals, equals);
     assert_eq!(selector("shop").scope().depth, Depth::Exactly(0));
     assert!(selector("shop").scope().inclusive);
     assert_eq!(selector("shop:files:/img/**").scope().base, point("shop:files:/img/"));

@@ -28,7 +28,8 @@ pub struct Config {
     /// The most resources in the lists of all watches that are not read to their end yet; a watch that would make it
     /// more is refused as busy.
     pub listed_max: usize,
-    /// How long a watch is quiet before it tells how far it is.
+    /// How long a watch is quiet before it tells how far it is; with more than 1,000 watches longer, so that no more than
+    /// 1,000 tell it in a second.
     pub bookmark_every: Duration,
     /// The most commits under way; others wait for their turn.
     pub commits_max: usize,
@@ -67,7 +68,7 @@ impl Config {
             history_revisions_max: 1_000_000,
             history_time_max: Duration::from_secs(3_600),
             upkeep_every: Duration::from_secs(1),
-            watches_max: 10_000,
+            watches_max: 100_000,
             listed_max: 8_000_000,
             bookmark_every: Duration::from_secs(5),
             commits_max: 2_048,

@@ -16,8 +16,7 @@ pub struct Scope {
     pub depth: Depth,
     /// The base of the kind, when all that match have it.
     pub kind: Option<Base>,
-    /// Properties that must be exactly this text, and no number or truth value that compares equal to it. What
-    /// compares more loosely is left to the filter.
+    /// Properties that must compare equal to a text, a number or a truth value.
     pub equals: Vec<(Key, Value)>,
 }
 
@@ -56,15 +55,10 @@ pub(super) fn of(parts: &Parts) -> Scope {
     };
     for condition in parts.filter.iter().flat_map(Filter::conjuncts) {
         if let Filter::Compare(Field::Property(key), Comparison::Equal, value) = condition
-            && is_only_itself(value)
+            && !matches!(value, Value::Json(_))
         {
             scope.equals.push((key.clone(), value.clone()));
         }
     }
     scope
-}
-
-/// Whether nothing but the same text compares equal to the value.
-fn is_only_itself(value: &Value) -> bool {
-    value.as_text().is_some_and(|text| value.as_number().is_none() && !matches!(text, "true" | "false"))
 }
