@@ -2,6 +2,7 @@
 
 mod extract;
 mod files;
+mod history;
 mod homes;
 mod lent;
 mod mesh;
@@ -175,6 +176,8 @@ fn router<M: Mesh>(shared: Arc<Shared<M>>) -> Router {
             get(resources::get::<M>).patch(resources::patch::<M>).delete(resources::delete::<M>),
         )
         .route("/v1/describe/{point}", get(resources::describe::<M>))
+        .route("/v1/history/{point}", get(history::history::<M>))
+        .route("/v1/diff", get(history::diff::<M>))
         .route("/v1/watch", get(watch::watch::<M>))
         .route("/v1/logs/{point}", get(watch::logs::<M>))
         .route("/v1/request/{point}", post(messages::request::<M>))

@@ -22,8 +22,8 @@ mod web;
 pub use config::{Config, Limits, Protection};
 pub use doors::{Addresses, BindError, Doors};
 pub use mesh::{
-    Content, Expect, Freshness, Gathered, Gathering, IS_DIRECTORY, Mesh, Scatter, Selection, SpaceState,
-    TokenTerms, Upload,
+    Comparison, Content, Expect, Freshness, Gathered, Gathering, IS_DIRECTORY, Mesh, Scatter, Selection,
+    SpaceState, TokenTerms, Upload,
 };
 pub use segment::encode_point;
 pub use tls::{Tls, TlsError, Trust, client as tls_client, failure as tls_failure};

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use starlane_core::{
     Agent, Blob, Event, Key, Message, MessageId, NodeName, Outcome, Point, Problem, PropertyChange, Request,
-    Resource, ResumeToken, Revision, Role, Timestamp, Trace,
+    Resource, ResumeToken, Revision, Role, Timestamp, Trace, When,
 };
 
 use crate::shapes::{
-    Create, Created, DeadLetterList, Deleted, Description, ExecProblem, Graph, Info, LogLine, Moved,
-    NodeInfo, NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why,
+    Create, Created, DeadLetterList, Deleted, Description, Diff, ExecProblem, Graph, History, Info, LogLine,
+    Moved, NodeInfo, NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why,
 };
 
 /// What the doors need from a node, and no more.
@@ -90,6 +90,27 @@ pub trait Mesh: Send + Sync + 'static {
         freshness: Freshness,
     ) -> impl Future<Output = Result<Page, Problem>> + Send;
 
+    /// What happened to the resource at a point, at most `limit` commits of it, the newest first; of one that is gone too.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing is known of it.
+    fn history(
+        &self,
+        agent: Agent,
+        point: Point,
+        limit: usize,
+    ) -> impl Future<Output = Result<History, Problem>> + Send;
+
+    /// A page of what is different between two moments.
+    ///
+    /// # Errors
+    /// `HistoryGone` when the history does not reach back that far.
+    fn diff(
+        &self,
+        agent: Agent,
+        comparison: Comparison,
+    ) -> impl Future<Output = Result<Diff, Problem>> + Send;
+
     /// What is known of the resource at a point.
     fn describe(
         &self,
@@ -98,7 +119,7 @@ pub trait Mesh: Send + Sync + 'static {
         freshness: Freshness,
     ) -> impl Future<Output = Result<Description, Problem>> + Send;
 
-    /// The answer of a selector and then its changes, or only the changes after `since`. After a `Gone` the stream
+    /// The answer of a query and then its changes, or only the changes after `since`. After a `Gone` the stream
     /// ends. Each event comes with the token that resumes after it. Dropping the stream ends the watch. `freshness` is
     /// that of the list at the beginning.
     ///
@@ -107,7 +128,7 @@ pub trait Mesh: Send + Sync + 'static {
     fn watch(
         &self,
         agent: Agent,
-        selector: String,
+        query: String,
         since: Option<ResumeToken>,
         freshness: Freshness,
     ) -> impl Future<Output = Result<BoxStream<'static, (Event, ResumeToken)>, Problem>> + Send;
@@ -310,6 +331,23 @@ pub type Upload = BoxStream<'static, Result<Bytes, Problem>>;
 pub struct Selection {
     /// The selector's text.
     pub selector: String,
+    /// How many resources at most.
+    pub limit: usize,
+    /// Where the page before ended: its `next`.
+    pub cursor: Option<String>,
+    /// At which moment of the history; now when absent.
+    pub at: Option<When>,
+}
+
+/// What is to be compared between two moments of the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comparison {
+    /// The selector's text.
+    pub selector: String,
+    /// The earlier moment.
+    pub from: When,
+    /// The later one; now when absent.
+    pub to: Option<When>,
     /// How many resources at most.
     pub limit: usize,
     /// Where the page before ended: its `next`.

@@ -15,11 +15,13 @@ use utoipa::ToSchema;
 use crate::schema;
 
 mod dead_letters;
+mod history;
 mod homes;
 mod nodes;
 mod scatter;
 
 pub use dead_letters::{DeadLetter, DeadLetterList};
+pub use history::{Diff, Difference, DifferenceKind, History, HistoryEntry};
 pub use homes::{Candidate, Hop, Move, Moved, Route, Why, WhyState};
 pub use nodes::{
     Graph, GraphLink, GraphNode, NewToken, NodeInfo, NodeList, NodePatch, Token, TokenInfo, TokenList,
@@ -379,6 +381,23 @@ pub enum WatchStep {
         /// In the order of the commit.
         changes: Vec<WatchChange>,
     },
+    /// How many match; only for `count(…)`.
+    Counted {
+        /// The commit that made it so many, or where the watch began.
+        #[schema(value_type = u64)]
+        revision: Revision,
+        /// So many.
+        count: u64,
+    },
+    /// The first in their order; only for `first N by KEY of …`.
+    Ranked {
+        /// The commit that changed one of them or their order, or where the watch began.
+        #[schema(value_type = u64)]
+        revision: Revision,
+        /// All of them, in their order.
+        #[schema(value_type = Vec<schema::Resource>)]
+        resources: Vec<Arc<Resource>>,
+    },
     /// Nothing changed up to here.
     Bookmark {
         /// Up to where.
@@ -422,6 +441,8 @@ impl From<Event> for WatchStep {
             Event::Changed { revision, changes } => {
                 WatchStep::Changed { revision, changes: changes.into_iter().map(WatchChange::from).collect() }
             }
+            Event::Counted { revision, count } => WatchStep::Counted { revision, count },
+            Event::Ranked { revision, resources } => WatchStep::Ranked { revision, resources },
             Event::Bookmark { revision } => WatchStep::Bookmark { revision },
             Event::Gone { oldest } => WatchStep::Gone { oldest },
         }
@@ -435,6 +456,8 @@ impl From<WatchStep> for Event {
             WatchStep::Changed { revision, changes } => {
                 Event::Changed { revision, changes: changes.into_iter().map(Change::from).collect() }
             }
+            WatchStep::Counted { revision, count } => Event::Counted { revision, count },
+            WatchStep::Ranked { revision, resources } => Event::Ranked { revision, resources },
             WatchStep::Bookmark { revision } => Event::Bookmark { revision },
             WatchStep::Gone { oldest } => Event::Gone { oldest },
         }

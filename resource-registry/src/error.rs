@@ -1,6 +1,6 @@
 //! Why the registry did not do what it was asked.
 
-use starlane_core::{Code, Key, Kind, Point, PointerError, Problem, Revision, kind_unknown};
+use starlane_core::{Code, Key, Kind, Point, PointerError, Problem, Revision, When, kind_unknown};
 
 use crate::store;
 
@@ -112,6 +112,22 @@ pub enum Error {
     /// The field changes without commits, so it can be selected but not watched.
     #[error("`{0}` is measured when it is asked for: it can be selected, not watched")]
     Sampled(String),
+    /// What was then is no longer known.
+    #[error("{} is before the history that is kept: it goes back to revision {oldest}", named(when))]
+    Gone {
+        /// What was asked for.
+        when: When,
+        /// The oldest revision whose resources can be read.
+        oldest: Revision,
+    },
+    /// The revision is still to come.
+    #[error("revision {asked} is still to come: the newest is {newest}")]
+    NotYet {
+        /// What was asked for.
+        asked: Revision,
+        /// The newest there is.
+        newest: Revision,
+    },
     /// The resume token belongs to another selector.
     #[error("the resume token belongs to another selector")]
     TokenMismatch,
@@ -208,6 +224,12 @@ impl From<Error> for Problem {
             Error::Sampled(_) => {
                 problem(Code::Unsupported).help("leave it out of the filter, or use `select`")
             }
+            Error::Gone { oldest, .. } => problem(Code::HistoryGone).help(format!(
+                "ask for revision {oldest} or a later one; how long the history is kept is up to the node"
+            )),
+            Error::NotYet { newest, .. } => {
+                problem(Code::Usage).help(format!("ask for revision {newest} or an earlier one"))
+            }
             Error::TokenMismatch => {
                 problem(Code::WatchMismatch).help("resume with the selector that the token came from")
             }
@@ -224,6 +246,13 @@ impl From<Error> for Problem {
             }
             Error::Store(error) => store_problem(&error),
         }
+    }
+}
+
+fn named(when: &When) -> String {
+    match when {
+        When::Revision(revision) => format!("revision {revision}"),
+        When::Time(time) => time.to_rfc3339(),
     }
 }
 

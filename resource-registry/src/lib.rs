@@ -34,8 +34,8 @@ pub use content::{CONTENT_KEYS, named_blobs};
 pub use error::Error;
 pub use exchange::CALL_BYTES_MAX;
 pub use registry::{
-    BATCH_MAX, Backing, Clock, Config, Create, Created, Delete, Done, LogChange, LogEntry, LogOf, Op,
-    Outcome, Provided, RESERVED_BATCH_MAX, Registry, Reserved, Selection,
+    BATCH_MAX, Backing, Clock, Config, Create, Created, Delete, Diff, Done, LogChange, LogEntry, LogOf, Op,
+    Outcome, Provided, QueryWatch, RESERVED_BATCH_MAX, Registry, Reserved, Selection,
 };
 pub use schema::Schemas;
 pub use starlane_core::{CreateMode, DeleteTarget, Sequence, Target};

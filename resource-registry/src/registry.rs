@@ -1,5 +1,6 @@
 //! The registry: commands become commits, commits become the view, and the view answers.
 
+mod aggregate;
 mod commands;
 mod config;
 mod declare;
@@ -7,6 +8,7 @@ mod delete;
 mod follow;
 mod history;
 mod live;
+mod past;
 mod read;
 mod records;
 mod rehearse;
@@ -18,6 +20,10 @@ mod apart;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod past_model;
+#[cfg(test)]
+mod query_model;
+#[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, OnceLock, mpsc};
@@ -26,13 +32,15 @@ use parking_lot::{Mutex, RwLock};
 use starlane_core::{Revision, Timestamp};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+pub use self::aggregate::QueryWatch;
 pub use self::commands::{
     BATCH_MAX, Create, Created, Delete, Done, Op, Outcome, Provided, RESERVED_BATCH_MAX, Reserved,
 };
 pub use self::config::{Backing, Clock, Config};
 pub use self::history::{LogChange, LogEntry, LogOf};
+pub use self::past::Diff;
 pub use self::read::Selection;
-pub(crate) use self::records::steps_of;
+pub(crate) use self::records::{prefix_of, steps_of};
 use crate::draft::Counters;
 use crate::error::Error;
 use crate::hub::Hub;

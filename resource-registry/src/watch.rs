@@ -6,10 +6,9 @@ use std::time::Duration;
 use starlane_core::{Event, Resource, ResumeToken, Revision, Selector};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::draft::below;
 use crate::hub::{Mail, Mailbox, relative};
 use crate::packed::Unpacker;
-use crate::registry::{Inner, steps_of};
+use crate::registry::{Inner, prefix_of, steps_of};
 use crate::store;
 
 /// The most resources of one page of the list.
@@ -77,7 +76,7 @@ impl Watch {
                 }
                 Mail::InLog => self.open_log(),
                 Mail::Nothing => {
-                    if tokio::time::timeout(self.bookmark_every, self.mailbox.told()).await.is_err()
+                    if tokio::time::timeout(self.quiet(), self.mailbox.told()).await.is_err()
                         && let Some(bookmark) = self.bookmark()
                     {
                         return Some(bookmark);
@@ -104,6 +103,12 @@ impl Watch {
         Some(Event::Listed { resources, revision: self.seen, last })
     }
 
+    /// How long nothing is told before a bookmark is.
+    fn quiet(&self) -> Duration {
+        let watches = self.inner.upgrade().map_or(0, |inner| inner.hub().watches());
+        self.bookmark_every.max(Duration::from_millis(watches as u64))
+    }
+
     /// What is dispatched before a revision is published waits in the mailbox, so nothing is passed over.
     fn bookmark(&mut self) -> Option<Event> {
         let inner = self.inner.upgrade()?;
@@ -123,12 +128,9 @@ impl Watch {
         if inner.hub().rejoin(&self.mailbox, self.seen) {
             return;
         }
-        let scope = self.selector.scope();
-        // What is below a point begins with its text, and so does the point itself.
-        let prefix = if scope.inclusive { scope.base.as_str().to_owned().into() } else { below(&scope.base) };
-        let prefix = if scope.base.is_root() { bytes::Bytes::new() } else { prefix };
-        self.log =
-            Some(Catching { commits: inner.store().watch(prefix, self.seen), unpacker: Unpacker::default() });
+        let prefix = prefix_of(&self.selector.scope());
+        let commits = inner.store().watch(prefix, self.seen);
+        self.log = Some(Catching { commits, unpacker: Unpacker::default() });
     }
 
     async fn catch_up(&mut self) -> Option<Event> {

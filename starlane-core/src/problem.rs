@@ -100,6 +100,8 @@ catalogue! {
     EpochStale "E-EPOCH-STALE" 409 5;
     /// The history that the watch would resume from is no longer kept.
     WatchGone "E-WATCH-GONE" 410 1;
+    /// The history does not reach back that far.
+    HistoryGone "E-HISTORY-GONE" 410 1;
     /// The resume token belongs to another selector.
     WatchMismatch "E-WATCH-MISMATCH" 400 2;
     /// The receiver has too much waiting.

@@ -47,6 +47,25 @@ pub enum Event {
         /// In the order of the commit.
         changes: Vec<Change>,
     },
+    /// How many match, at the beginning and after each commit that made it more or fewer; only for a [`Query::Count`].
+    ///
+    /// [`Query::Count`]: crate::Query::Count
+    Counted {
+        /// The commit, or where the watch began.
+        revision: Revision,
+        /// So many.
+        count: u64,
+    },
+    /// The first in their order, at the beginning and after each commit that changed one of them or their order; only for a
+    /// [`Query::First`].
+    ///
+    /// [`Query::First`]: crate::Query::First
+    Ranked {
+        /// The commit, or where the watch began.
+        revision: Revision,
+        /// All of them, in their order.
+        resources: Vec<Arc<Resource>>,
+    },
     /// Nothing changed up to here; resuming from here misses nothing.
     Bookmark {
         /// Up to where.

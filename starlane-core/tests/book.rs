@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test builds itself is right, or the test fails")]
 
-use starlane_core::{Bind, Bindings, Config, Kind, Point, Script, Selector};
+use starlane_core::{Bind, Bindings, Config, Kind, Point, Query, Script, Selector};
 
 const PAGE: &str = include_str!("../../docs/language.md");
 
@@ -37,6 +37,14 @@ fn selectors() {
 }
 
 #[test]
+fn queries() {
+    for line in samples("query").concat().lines() {
+        let query: Query = line.parse().unwrap();
+        assert!(!matches!(query, Query::Select(_)) && query.to_string() == line, "{line}");
+    }
+}
+
+#[test]
 fn scripts() {
     for sample in samples("script") {
         let script = Script::parse(sample).unwrap_or_else(|problem| panic!("{sample}: {problem:?}"));
@@ -63,7 +71,7 @@ fn binds() {
 
 #[test]
 fn no_sample_goes_unread() {
-    let read = ["point", "kind", "selector", "script", "config", "bind", "text", ""];
+    let read = ["point", "kind", "selector", "query", "script", "config", "bind", "text", ""];
     for fence in PAGE.lines().filter_map(|line| line.strip_prefix("```")) {
         assert!(read.contains(&fence), "nothing reads samples of `{fence}`");
     }

@@ -24,11 +24,13 @@ mod dead_letters;
 mod delete;
 pub mod demo;
 mod describe;
+mod diff;
 mod exec;
 mod fresh;
 mod get;
 mod help;
 mod label;
+mod log;
 mod logs;
 mod move_command;
 mod new;
@@ -128,6 +130,10 @@ enum Command {
     Delete(delete::DeleteArgs),
     /// List what matches a selector, then its changes as they happen
     Watch(watch::WatchArgs),
+    /// Show what is different between two moments of the history
+    Diff(diff::DiffArgs),
+    /// Show what happened to a resource: who changed what, and when
+    Log(log::LogArgs),
 
     // Content
     /// Publish a bundle from a zip file or a folder
@@ -254,6 +260,8 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Stop> {
         Command::Set(args) => set::run(session, args).await,
         Command::Delete(args) => delete::run(session, args).await,
         Command::Watch(args) => watch::run(session, args).await,
+        Command::Diff(args) => diff::run(session, args).await,
+        Command::Log(args) => log::run(session, args).await,
         Command::Publish(args) => publish::run(session, args).await,
         Command::Cp(args) => cp::run(session, args).await,
         Command::Read(args) => read::run(session, args).await,

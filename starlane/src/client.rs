@@ -10,16 +10,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use gateway::shapes::{
-    DeadLetterList, Description, ExecProblem, Graph, Info, LogLine, Move, Moved, NewToken, NodeInfo,
-    NodeList, NodePatch, Output, Page, ProblemDetails, Published, Results, Route, ScatterLine, Sent, Token,
-    TokenList, Until, Why, Written,
+    DeadLetterList, Description, Diff, ExecProblem, Graph, History, Info, LogLine, Move, Moved, NewToken,
+    NodeInfo, NodeList, NodePatch, Output, Page, ProblemDetails, Published, Results, Route, ScatterLine,
+    Sent, Token, TokenList, Until, Why, Written,
 };
 use gateway::{Freshness, Trust};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Method as HttpMethod, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use starlane_core::{Code, Method, NodeName, Point, Problem, Resource};
+use starlane_core::{Code, Method, NodeName, Point, Problem, Resource, When};
 
 mod lines;
 mod watch;
@@ -146,25 +146,60 @@ impl Client {
         Err(ExecProblem { problem, done })
     }
 
-    /// A page of a selector's answer; `cursor` is the `next` of the page before.
+    /// A page of a selector's answer, now or at a moment of the history; `cursor` is the `next` of the page before.
     ///
     /// # Errors
     /// What the node answered, or `E-UNREACHABLE`.
     pub async fn select(
         &self,
         selector: &str,
+        at: Option<When>,
         limit: Option<usize>,
         cursor: Option<&str>,
     ) -> Result<Page, Problem> {
         let mut path = format!("/v1/resources?select={}", encode(selector));
-        if let Some(limit) = limit {
+        if let Some(at) = at {
             // Writing to a String cannot fail.
+            _ = write!(path, "&at={}", encode(&at.to_string()));
+        }
+        if let Some(limit) = limit {
             _ = write!(path, "&limit={limit}");
         }
         if let Some(cursor) = cursor {
             _ = write!(path, "&cursor={}", encode(cursor));
         }
         self.json(self.call(HttpMethod::GET, &self.fresh(path))).await
+    }
+
+    /// What happened to the resource at a point, the newest first.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn history(&self, point: &Point, limit: Option<usize>) -> Result<History, Problem> {
+        let limit = limit.map(|limit| format!("?limit={limit}")).unwrap_or_default();
+        self.json(self.call(HttpMethod::GET, &format!("/v1/history/{}{limit}", segment(point)))).await
+    }
+
+    /// A page of what is different between two moments; `cursor` is the `next` of the page before.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn diff(
+        &self,
+        selector: &str,
+        from: When,
+        to: Option<When>,
+        cursor: Option<&str>,
+    ) -> Result<Diff, Problem> {
+        let mut path = format!("/v1/diff?select={}&from={}", encode(selector), encode(&from.to_string()));
+        if let Some(to) = to {
+            // Writing to a String cannot fail.
+            _ = write!(path, "&to={}", encode(&to.to_string()));
+        }
+        if let Some(cursor) = cursor {
+            _ = write!(path, "&cursor={}", encode(cursor));
+        }
+        self.json(self.call(HttpMethod::GET, &path)).await
     }
 
     /// The resource at a point.

@@ -14,6 +14,11 @@ fn the_tutorial_works_as_written_in_both_spellings() {
 }
 
 #[test]
+fn the_history_is_as_written() {
+    book::run(&[&root().join("docs/history.md")]);
+}
+
+#[test]
 fn several_nodes_become_one_mesh_as_written() {
     book::run(&[&root().join("docs/mesh.md")]);
 }

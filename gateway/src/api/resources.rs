@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 
 use super::Shared;
 use super::extract::{Asks, At, Json as JsonBody, ReadAsks, Stale, if_match};
+use super::history::{limit, when};
 use crate::content::lists_tag;
 use crate::mesh::{Mesh, Selection};
 use crate::problem::Failure;
@@ -32,6 +33,10 @@ pub(crate) struct SelectAsks {
     limit: Option<usize>,
     /// The `next` of the page before.
     cursor: Option<String>,
+    /// What it was at a moment of the history: a revision, or a time as RFC 3339 has it. Further pages name the `revision`
+    /// of the first.
+    #[param(example = "1042")]
+    at: Option<String>,
     /// `ok` reads what this node last heard, also when the registry is out of reach.
     #[param(inline)]
     stale: Option<Stale>,
@@ -44,16 +49,9 @@ pub(crate) async fn select<M: Mesh>(
     State(shared): State<Arc<Shared<M>>>,
     Asks(asks): Asks<SelectAsks>,
 ) -> Result<Json<Page>, Failure> {
-    let limits = &shared.config.limits;
-    let limit = asks.limit.unwrap_or(limits.page_default);
-    if limit == 0 || limit > limits.page_max {
-        let problem = Problem::new(
-            Code::Usage,
-            format!("`limit` is {limit}, and must be from 1 to {}", limits.page_max),
-        );
-        return Err(problem.help("ask for more pages with `cursor`").into());
-    }
-    let selection = Selection { selector: asks.select, limit, cursor: asks.cursor };
+    let limit = limit(asks.limit, &shared.config.limits)?;
+    let at = asks.at.as_deref().map(when).transpose()?;
+    let selection = Selection { selector: asks.select, limit, cursor: asks.cursor, at };
     Ok(Json(shared.mesh.select(shared.agent(), selection, Stale::freshness(asks.stale)).await?))
 }
 

@@ -37,7 +37,7 @@ const TAIL_MAX: usize = 10_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct WatchAsks {
-    /// A selector.
+    /// A selector; or `count(SELECTOR)`, or `first N by KEY of SELECTOR` with `desc` behind the key for the greatest first.
     #[param(example = "shop:**")]
     select: String,
     /// The `token` to go on after; without it the list comes first. `Last-Event-ID` wins over it.
@@ -163,6 +163,8 @@ impl Form {
         let name = match event.event {
             WatchStep::Listed { .. } => "listed",
             WatchStep::Changed { .. } => "changed",
+            WatchStep::Counted { .. } => "counted",
+            WatchStep::Ranked { .. } => "ranked",
             WatchStep::Bookmark { .. } => "bookmark",
             WatchStep::Gone { .. } => "gone",
         };

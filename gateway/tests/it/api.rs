@@ -216,6 +216,27 @@ async fn a_selector_is_answered_in_pages() {
 }
 
 #[tokio::test]
+async fn the_past_is_asked_for_by_a_revision_or_a_time() {
+    let world = World::new().await;
+    world.api("GET", "/v1/resources?select=shop&at=17", "", "").await.json();
+    assert!(world.mesh.last().contains("at: Some(Revision(Revision(17)))"), "{}", world.mesh.last());
+    let entry = world.api("GET", "/v1/history/shop%3Aa?limit=7", "", "").await.json()["entries"][0].clone();
+    assert_eq!(world.mesh.last(), "history shop:a 7");
+    assert_eq!(
+        (entry["change"].as_str(), entry["agent"].as_str(), entry["time"].as_u64()),
+        (Some("added"), Some("mesh:users:ann"), Some(1_000))
+    );
+    let path = "/v1/diff?select=shop&from=4&to=1970-01-01T01:00:00%2B01:00&limit=3";
+    let diff = world.api("GET", path, "", "").await.json();
+    assert!(world.mesh.last().contains("to: Some(Time(Timestamp(0))), limit: 3"), "{}", world.mesh.last());
+    let changes: Vec<_> = [0, 1].iter().map(|n| diff["differences"][n]["change"].as_str()).collect();
+    assert_eq!(changes, [Some("changed"), Some("removed")]);
+    for path in ["/v1/resources?select=a&at=noon", "/v1/diff?select=a&from=1969-12-31", "/v1/diff?select=a"] {
+        assert_eq!(world.api("GET", path, "", "").await.problem(), "E-USAGE", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn reads_are_fresh_unless_stale_ones_are_good_enough() {
     let world = World::new().await;
     for path in ["/v1/resources/shop?", "/v1/resources?select=shop&", "/v1/describe/shop?"] {

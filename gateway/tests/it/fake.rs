@@ -9,7 +9,8 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use gateway::shapes::*;
 use gateway::{
-    Content, Expect, Freshness, Gathered, Gathering, Mesh, Scatter, Selection, SpaceState, TokenTerms, Upload,
+    Comparison, Content, Expect, Freshness, Gathered, Gathering, Mesh, Scatter, Selection, SpaceState,
+    TokenTerms, Upload,
 };
 use starlane_core::{
     Agent, Blob, Body, Change, Code, Digest, Epoch, Event, Generation, Message, MessageId, NodeName, Outcome,
@@ -121,9 +122,11 @@ fn history() -> Vec<Event> {
 
 fn revision_of(event: &Event) -> Revision {
     match event {
-        Event::Listed { revision, .. } | Event::Changed { revision, .. } | Event::Bookmark { revision } => {
-            *revision
-        }
+        Event::Listed { revision, .. }
+        | Event::Changed { revision, .. }
+        | Event::Counted { revision, .. }
+        | Event::Ranked { revision, .. }
+        | Event::Bookmark { revision } => *revision,
         Event::Gone { oldest } => *oldest,
     }
 }
@@ -377,6 +380,24 @@ impl Mesh for Fake {
         }
         let next = selection.cursor.is_none().then(|| "c1".to_owned());
         Ok(Page { resources: vec![Arc::new(resource("shop:a", 4))], revision: Revision(9), next })
+    }
+
+    async fn history(&self, _agent: Agent, point: Point, limit: usize) -> Result<History, Problem> {
+        self.hear(format!("history {point} {limit}"));
+        let difference = Difference::new(point.clone(), None, Some(Arc::new(resource(point.as_str(), 4))));
+        let agent = self::point("mesh:users:ann");
+        let entry = HistoryEntry { revision: Revision(4), time: Timestamp(1_000), agent, difference };
+        Ok(History { point, entries: vec![entry], oldest: Revision(2) })
+    }
+
+    async fn diff(&self, _agent: Agent, comparison: Comparison) -> Result<Diff, Problem> {
+        self.hear(format!("{comparison:?}"));
+        let [before, after] = [4, 5].map(|revision| Some(Arc::new(resource("shop:a", revision))));
+        let differences = vec![
+            Difference::new(point("shop:a"), before.clone(), after),
+            Difference::new(point("shop:b"), before, None),
+        ];
+        Ok(Diff { differences, from: Revision(4), to: Revision(5), next: None })
     }
 
     async fn describe(

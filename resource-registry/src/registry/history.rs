@@ -1,6 +1,7 @@
 //! What happened: the commits that are still kept.
 
-use std::ops::RangeInclusive;
+use std::collections::VecDeque;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -69,13 +70,7 @@ impl Inner {
     async fn log_of_point(&self, point: &Point, limit: usize) -> Result<Vec<LogEntry>, Error> {
         let key = Bytes::copy_from_slice(point.as_str().as_bytes());
         let Some(resource) = self.view.read().get(point).cloned() else {
-            let (from, to) = (self.store.revisions().oldest.0, self.published().0);
-            let all = self.log_range(key, from, to, usize::MAX).await?;
-            let exactly = all.into_iter().rev().filter_map(|mut entry| {
-                entry.changes.retain(|change| change.point == *point);
-                (!entry.changes.is_empty()).then_some(entry)
-            });
-            return Ok(exactly.take(limit).collect());
+            return self.log_of_gone(point, key, limit).await;
         };
         // Each change knows the one before it.
         let mut entries = Vec::new();
@@ -95,6 +90,24 @@ impl Inner {
         Ok(entries)
     }
 
+    /// What is still known of a resource that is no longer there.
+    async fn log_of_gone(&self, point: &Point, key: Bytes, limit: usize) -> Result<Vec<LogEntry>, Error> {
+        let (from, to) = (self.store.revisions().oldest.0, self.published().0);
+        let mut newest: VecDeque<LogEntry> = VecDeque::new();
+        let mut unpacker = Unpacker::default();
+        self.replay(key, from, to, |batch| {
+            let mut entry = log_entry(&mut unpacker, batch)?;
+            entry.changes.retain(|change| change.point == *point);
+            if !entry.changes.is_empty() {
+                newest.push_front(entry);
+                newest.truncate(limit);
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+        .await?;
+        Ok(newest.into())
+    }
+
     async fn log_range(
         &self,
         prefix: Bytes,
@@ -103,30 +116,65 @@ impl Inner {
         limit: usize,
     ) -> Result<Vec<LogEntry>, Error> {
         let mut entries = Vec::new();
-        if from > to || from == 0 {
+        if limit == 0 {
             return Ok(entries);
         }
-        let mut commits = self.store.watch(prefix, Revision(from - 1));
         let mut unpacker = Unpacker::default();
-        while entries.len() < limit {
-            match commits.next().await? {
-                store::Event::Batch(batch) if batch.revision.0 > to => break,
-                store::Event::Batch(batch) => {
-                    let last = batch.revision.0 == to;
-                    entries.push(log_entry(&mut unpacker, &batch)?);
-                    if last {
-                        break;
-                    }
-                }
-                store::Event::Progress(revision) if revision.0 >= to => break,
-                store::Event::Progress(_) => {}
-                store::Event::Compacted { .. } => break,
-            }
-        }
+        self.replay(prefix, from, to, |batch| {
+            entries.push(log_entry(&mut unpacker, batch)?);
+            Ok(if entries.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })
+        .await?;
         Ok(entries)
     }
 
-    pub(super) async fn time_of(&self, revision: u64) -> Result<Option<Timestamp>, Error> {
+    /// Goes through the commits from one revision to another that touch keys which begin with `prefix`, as long as `each`
+    /// says. Tells the oldest commit that is kept when the log no longer reached back that far.
+    pub(super) async fn replay(
+        &self,
+        prefix: Bytes,
+        from: u64,
+        to: u64,
+        mut each: impl FnMut(&Batch) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<Option<Revision>, Error> {
+        if from > to || from == 0 {
+            return Ok(None);
+        }
+        let mut commits = self.store.watch(prefix, Revision(from - 1));
+        loop {
+            match commits.next().await? {
+                store::Event::Batch(batch) if batch.revision.0 > to => return Ok(None),
+                store::Event::Batch(batch) => {
+                    if each(&batch)?.is_break() || batch.revision.0 == to {
+                        return Ok(None);
+                    }
+                }
+                store::Event::Progress(revision) if revision.0 >= to => return Ok(None),
+                store::Event::Progress(_) => {}
+                store::Event::Compacted { oldest } => return Ok(Some(oldest)),
+            }
+        }
+    }
+
+    /// The oldest kept commit that is later than a time, or the one that comes next when none is; by bisection, since times
+    /// grow with revisions, or nearly.
+    pub(super) async fn first_after(&self, time: Timestamp) -> Result<Revision, Error> {
+        let revisions = self.store.revisions();
+        let (mut from, mut to) = (revisions.oldest.0, revisions.newest.0 + 1);
+        if self.time_of(from).await?.is_some_and(|at| at > time) {
+            return Ok(revisions.oldest);
+        }
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match self.time_of(middle).await? {
+                Some(at) if at > time => to = middle,
+                _ => from = middle + 1,
+            }
+        }
+        Ok(Revision(from))
+    }
+
+    async fn time_of(&self, revision: u64) -> Result<Option<Timestamp>, Error> {
         Ok(self.log_range(Bytes::new(), revision, revision, 1).await?.pop().map(|entry| entry.time))
     }
 }

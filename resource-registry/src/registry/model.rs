@@ -205,6 +205,7 @@ impl Watcher {
                     assert!(missed.is_none(), "{} was not told {missed:?}", self.selector);
                 }
                 Event::Gone { .. } => panic!("nothing was compacted"),
+                other => panic!("{other:?} of a selector"),
             }
             self.token = watch.token();
         }

@@ -215,11 +215,11 @@ impl Drop for Joined<'_> {
 }
 
 /// A cursor is as opaque as a resume token, and bound to its selector in the same way.
-fn cursor_after(selector: &Selector, last: &Point) -> String {
+pub(super) fn cursor_after(selector: &Selector, last: &Point) -> String {
     format!("c1.{:08x}.{last}", ResumeToken::new(Revision(0), &selector.to_string()).selector)
 }
 
-fn read_cursor(cursor: &str, selector: &Selector) -> Result<Point, Error> {
+pub(super) fn read_cursor(cursor: &str, selector: &Selector) -> Result<Point, Error> {
     let wrong = || Error::CursorInvalid(cursor.to_owned());
     let (hash, last) = cursor.strip_prefix("c1.").and_then(|rest| rest.split_once('.')).ok_or_else(wrong)?;
     let ours = ResumeToken::new(Revision(0), &selector.to_string()).selector;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use starlane_core::{Base, Kind, Point, Resource, Revision, Status};
+use bytes::Bytes;
+use starlane_core::{Base, Kind, Point, Resource, Revision, Scope, Status};
 
-use crate::draft::SEQUENCE;
+use crate::draft::{SEQUENCE, below};
 use crate::hub::Step;
 use crate::packed::Unpacker;
 use crate::store::{self, Batch};
@@ -73,4 +74,13 @@ pub(super) fn unreadable(point: &Point) -> store::Error {
 
 pub(super) fn corrupt(reason: String) -> store::Error {
     store::Error::Corrupt { file: "the registry".into(), reason: reason.into() }
+}
+
+/// What the keys of all that a scope holds begin with; other keys may begin so too.
+pub(crate) fn prefix_of(scope: &Scope) -> Bytes {
+    if scope.base.is_root() {
+        return Bytes::new();
+    }
+    // What is below a point begins with its text, and so does the point itself.
+    if scope.inclusive { scope.base.as_str().to_owned().into() } else { below(&scope.base) }
 }

@@ -7,7 +7,7 @@ use starlane_core::{Agent, Point, Revision, Timestamp};
 use super::write::unseen;
 use super::{Inner, Registry};
 use crate::error::Error;
-use crate::store::{self, LeaseId};
+use crate::store::LeaseId;
 
 impl Registry {
     /// Grants a lease: resources that were put with it go when it ends.
@@ -64,30 +64,15 @@ impl Inner {
         self.store.expire((self.config.now)(), self.meta(&mesh)).await?;
         let revisions = self.store.revisions();
         let by_count = revisions.newest.0.saturating_sub(self.config.history_revisions_max) + 1;
-        let by_time = self.first_within_time(revisions).await?;
+        let age_ms = u64::try_from(self.config.history_time_max.as_millis()).unwrap_or(u64::MAX);
+        let by_time = match (self.config.now)().0.checked_sub(age_ms.saturating_add(1)) {
+            Some(too_old) => self.first_after(Timestamp(too_old)).await?,
+            None => revisions.oldest,
+        };
         let keep_from = Revision(by_count.max(by_time.0));
         if keep_from > revisions.oldest {
             self.store.compact(keep_from).await?;
         }
         Ok(())
-    }
-
-    /// The oldest commit that is young enough to be kept, by bisection: times grow with revisions, or nearly.
-    async fn first_within_time(&self, revisions: store::Revisions) -> Result<Revision, Error> {
-        let age_ms = u64::try_from(self.config.history_time_max.as_millis()).unwrap_or(u64::MAX);
-        let cutoff = Timestamp((self.config.now)().0.saturating_sub(age_ms));
-        let (mut from, mut to) = (revisions.oldest.0, revisions.newest.0);
-        if from > to || self.time_of(from).await?.is_none_or(|time| time >= cutoff) {
-            return Ok(revisions.oldest);
-        }
-        // What is at `from` is too old; what comes after `to` is not looked at.
-        while from < to {
-            let middle = from + (to - from).div_ceil(2);
-            match self.time_of(middle).await? {
-                Some(time) if time < cutoff => from = middle,
-                _ => to = middle - 1,
-            }
-        }
-        Ok(Revision(from + 1))
     }
 }

@@ -21,6 +21,27 @@ pub(super) fn status(resource: &Resource) -> String {
     }
 }
 
+/// What changed, in the words of the language: `status Ready→Panic: out of memory, +title=Shoes, !motd`.
+pub(super) fn difference(before: &Resource, after: &Resource) -> String {
+    let mut parts = Vec::new();
+    if before.status != after.status {
+        parts.push(format!("status {}→{}", before.status.phase, status(after)));
+    }
+    for (key, property) in &after.properties {
+        if before.properties.get(key) != Some(property) {
+            let lock = if property.locked { "@" } else { "" };
+            parts.push(format!("+{lock}{key}={}", property.value));
+        }
+    }
+    for key in before.properties.keys().filter(|key| !after.properties.contains_key(*key)) {
+        parts.push(format!("!{key}"));
+    }
+    if parts.is_empty() {
+        return format!("version {}", after.version);
+    }
+    parts.join(", ")
+}
+
 /// `key=value` lines; locked ones are marked as in a statement: `@key=value`.
 fn property_lines(properties: &Properties) -> impl Iterator<Item = String> {
     properties.iter().map(|(key, property)| {

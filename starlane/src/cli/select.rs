@@ -2,6 +2,7 @@
 
 use clap::Args;
 use gateway::shapes::Page;
+use starlane_core::When;
 
 use super::fresh::Fresh;
 use super::results::{Listing, resource_line};
@@ -19,6 +20,7 @@ Examples:
   starlane select 'shop:*'
   starlane select '**<Mechtron>' -o wide
   starlane select 'shop:orders:*<Order>[total >= 100]' -o jsonl
+  starlane select 'shop:**' --as-of 2026-03-01T12:04:11Z
 See also: starlane help selectors")]
 pub(super) struct SelectArgs {
     /// The selector
@@ -27,6 +29,9 @@ pub(super) struct SelectArgs {
     /// Stop after so many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
+    /// Show what it was after this revision, or at this time: 1042, 2026-03-01T12:04:11Z
+    #[arg(long, value_name = "REV|TIME", conflicts_with = "stale_ok")]
+    as_of: Option<When>,
     #[command(flatten)]
     fresh: Fresh,
 }
@@ -38,6 +43,7 @@ pub(super) async fn run(session: &Session, args: SelectArgs) -> Result<(), Stop>
         session,
         &session.client()?.reading(args.fresh.into()),
         &text,
+        args.as_of,
         args.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
     )
     .await
@@ -48,17 +54,18 @@ pub(super) async fn list(
     session: &Session,
     client: &Client,
     selector: &str,
+    at: Option<When>,
     limit: Option<usize>,
 ) -> Result<(), Stop> {
     let more = match session.out.format() {
         None | Some(Format::Name) => {
-            each(client, selector, limit, |page| {
+            each(client, selector, at, limit, |page| {
                 session.out.lines(page.resources.iter().map(|r| resource_line(r)))
             })
             .await?
         }
         Some(Format::Jsonl) => {
-            each(client, selector, limit, |page| {
+            each(client, selector, at, limit, |page| {
                 session
                     .out
                     .lines(page.resources.iter().map(|resource| serde_json::json!(resource).to_string()))
@@ -66,7 +73,7 @@ pub(super) async fn list(
             .await?
         }
         _ => {
-            let listing = gather(client, selector, limit).await?;
+            let listing = gather(client, selector, at, limit).await?;
             session.out.show(&listing)?;
             listing.more
         }
@@ -78,9 +85,14 @@ pub(super) async fn list(
 }
 
 /// The answer of a selector as a whole.
-pub(super) async fn gather(client: &Client, selector: &str, limit: Option<usize>) -> Result<Listing, Stop> {
+pub(super) async fn gather(
+    client: &Client,
+    selector: &str,
+    at: Option<When>,
+    limit: Option<usize>,
+) -> Result<Listing, Stop> {
     let mut listing = Listing::default();
-    listing.more = each(client, selector, limit, |page| {
+    listing.more = each(client, selector, at, limit, |page| {
         listing.resources.extend(page.resources);
         listing.revision = page.revision;
         Ok(())
@@ -93,13 +105,17 @@ pub(super) async fn gather(client: &Client, selector: &str, limit: Option<usize>
 async fn each(
     client: &Client,
     selector: &str,
+    at: Option<When>,
     limit: Option<usize>,
     mut take: impl FnMut(Page) -> Result<(), Stop>,
 ) -> Result<bool, Stop> {
     let mut left = limit.unwrap_or(usize::MAX);
+    let mut at = at;
     let mut cursor: Option<String> = None;
     loop {
-        let mut page = client.select(selector, Some(left.min(PAGE)), cursor.as_deref()).await?;
+        let mut page = client.select(selector, at, Some(left.min(PAGE)), cursor.as_deref()).await?;
+        // All pages of the past show the same.
+        at = at.map(|_| When::Revision(page.revision));
         let cut = page.resources.len() > left;
         page.resources.truncate(left);
         left -= page.resources.len();

@@ -198,11 +198,11 @@ impl Step<'_> {
             Command::Select(selector) => {
                 let (client, selector) = (session.client()?, selector.to_string());
                 if keep {
-                    let page = select::gather(&client, &selector, None).await?;
+                    let page = select::gather(&client, &selector, None, None).await?;
                     let (resources, revision) = (page.resources, page.revision);
                     return Ok(Some(Outcome::Node(Output::List { resources, revision, next: None })));
                 }
-                select::list(session, &client, &selector, None).await.map(|()| None)
+                select::list(session, &client, &selector, None, None).await.map(|()| None)
             }
             Command::Watch(selector) => {
                 let client = session.client()?;

@@ -7,11 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args;
 use gateway::shapes::{ChangeKind, WatchEvent, WatchStep};
 use serde_json::json;
-use starlane_core::{Point, Problem, Resource};
+use starlane_core::{Point, Problem, Query, Resource};
 
+use super::Session;
 use super::fresh::Fresh;
-use super::results::{resource_line, status};
-use super::{Session, statement};
+use super::results::{difference, resource_line, status};
 use crate::client::{Backoff, Client, Watch, WatchNews};
 use crate::output::{Format, Stop, human, safe};
 
@@ -27,10 +27,15 @@ Examples:
   starlane watch '**<Mechtron>[status != Ready]'
   starlane watch 'shop:**' -o jsonl | while read -r event; do …; done
   starlane watch 'shop:**' --since w1.88214.5f1c02aa
+  starlane watch 'count(shop:orders:*<Order>[total >= 100])'
+  starlane watch 'first 10 by total desc of shop:orders:*<Order>'
+
+A count is told after each commit that made it more or fewer, and the first in their order after each commit that changed
+one of them or their order; `desc` behind the key puts the greatest first.
 
 Ctrl-C prints how to go on from there, and the exit code is 130.")]
 pub(super) struct WatchArgs {
-    /// The selector
+    /// The selector; or count(SELECTOR), or first N by KEY of SELECTOR
     #[arg(required = true, value_name = "SELECTOR")]
     words: Vec<String>,
     /// Go on after this token instead of beginning with a list
@@ -42,7 +47,7 @@ pub(super) struct WatchArgs {
 
 pub(super) async fn run(session: &Session, args: WatchArgs) -> Result<(), Stop> {
     let selector = args.words.join(" ");
-    statement::check(&format!("select {selector}"))?;
+    _ = selector.parse::<Query>()?;
     let client = session.client()?.reading(args.fresh.into());
     follow(session, client, &selector, args.since).await
 }
@@ -137,6 +142,20 @@ fn lines(event: &WatchEvent, form: Option<Format>, memory: &mut Memory, now: u64
                 line.trim_end().to_owned()
             })
             .collect(),
+        WatchStep::Counted { count, .. } => match form {
+            Some(Format::Name) => vec![count.to_string()],
+            _ => vec![format!("{}  count    {count}", human::time_of_day(now))],
+        },
+        WatchStep::Ranked { resources, .. } => {
+            let line = |(n, resource): (usize, &Arc<Resource>)| match form {
+                Some(Format::Name) => resource_line(resource),
+                _ => format!("{}  {:<7}  {}", human::time_of_day(now), n + 1, resource_line(resource)),
+            };
+            let mut lines: Vec<String> = resources.iter().enumerate().map(line).collect();
+            // What follows is another answer.
+            lines.push(String::new());
+            lines
+        }
         WatchStep::Bookmark { .. } => Vec::new(),
         WatchStep::Gone { oldest } => {
             memory.0.clear();
@@ -176,25 +195,4 @@ impl Memory {
             None => format!("version {}", resource.version),
         }
     }
-}
-
-/// What changed, in the words of the language: `status Ready→Panic: out of memory, +title=Shoes, !motd`.
-fn difference(before: &Resource, after: &Resource) -> String {
-    let mut parts = Vec::new();
-    if before.status != after.status {
-        parts.push(format!("status {}→{}", before.status.phase, status(after)));
-    }
-    for (key, property) in &after.properties {
-        if before.properties.get(key) != Some(property) {
-            let lock = if property.locked { "@" } else { "" };
-            parts.push(format!("+{lock}{key}={}", property.value));
-        }
-    }
-    for key in before.properties.keys().filter(|key| !after.properties.contains_key(*key)) {
-        parts.push(format!("!{key}"));
-    }
-    if parts.is_empty() {
-        return format!("version {}", after.version);
-    }
-    parts.join(", ")
 }

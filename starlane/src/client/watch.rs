@@ -127,7 +127,11 @@ impl Watch {
         self.wait = self.backoff.first;
         match &event.event {
             WatchStep::Listed { last: false, .. } => {}
-            WatchStep::Listed { .. } | WatchStep::Changed { .. } | WatchStep::Bookmark { .. } => {
+            WatchStep::Listed { .. }
+            | WatchStep::Changed { .. }
+            | WatchStep::Counted { .. }
+            | WatchStep::Ranked { .. }
+            | WatchStep::Bookmark { .. } => {
                 self.token = Some(event.token.clone());
             }
             WatchStep::Gone { .. } => self.token = None,

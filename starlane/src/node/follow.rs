@@ -90,7 +90,8 @@ impl Follow {
                     }
                 }
             }
-            Event::Bookmark { .. } => {}
+            // A watch of a selector neither counts nor ranks.
+            Event::Counted { .. } | Event::Ranked { .. } | Event::Bookmark { .. } => {}
             Event::Gone { .. } => self.watch = None,
         }
     }

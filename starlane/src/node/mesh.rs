@@ -8,16 +8,18 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use gateway::shapes::{
-    Create, CreateMode, Created, DeadLetterList, Deleted, Description, ExecProblem, Graph, Info, LogLine,
-    Moved, NodeInfo, NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why, WhyState,
+    Create, CreateMode, Created, DeadLetterList, Deleted, Description, Diff, ExecProblem, Graph, History,
+    Info, LogLine, Moved, NodeInfo, NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why,
+    WhyState,
 };
 use gateway::{
-    Content, Expect, Freshness, Gathering, Mesh, Scatter, Selection, SpaceState, TokenTerms, Upload,
+    Comparison, Content, Expect, Freshness, Gathering, Mesh, Scatter, Selection, SpaceState, TokenTerms,
+    Upload,
 };
 use mechtron_host::State;
-use resource_registry::{BlobStore, Delete, Limits, Registry, bundle, files};
+use resource_registry::{BlobStore, Delete, Limits, LogOf, Registry, bundle, files};
 use starlane_core::{
-    Agent, Blob, Code, Event, Message, MessageId, NodeName, Outcome, Point, Problem, PropertyChange,
+    Agent, Blob, Code, Event, Message, MessageId, NodeName, Outcome, Point, Problem, PropertyChange, Query,
     Resource, ResumeToken, Revision, Selector, Target,
 };
 
@@ -142,9 +144,40 @@ impl Mesh for NodeMesh {
     ) -> Result<Page, Problem> {
         self.fresh(freshness).await?;
         let selector: Selector = selection.selector.parse()?;
-        let cursor = selection.cursor.as_deref();
-        let page = sampled::select(&self.registry, &self.reach, &selector, selection.limit, cursor).await?;
+        let (limit, cursor) = (selection.limit, selection.cursor.as_deref());
+        let page = match selection.at {
+            // What is measured now was not measured then.
+            None => sampled::select(&self.registry, &self.reach, &selector, limit, cursor).await?,
+            Some(when) => {
+                let at = self.registry.revision_at(when).await?;
+                self.registry.select_at(&selector, at, limit, cursor).await?
+            }
+        };
         Ok(Page { resources: page.resources, revision: page.revision, next: page.next })
+    }
+
+    async fn history(&self, _agent: Agent, point: Point, limit: usize) -> Result<History, Problem> {
+        latest(&self.registry).await?;
+        let log = self.registry.log(LogOf::Point(point.clone()), limit).await?;
+        if log.is_empty() && self.registry.get(&point).is_none() {
+            return Err(not_found(&self.registry, &point));
+        }
+        let oldest = Revision(self.registry.revisions().oldest.0.saturating_sub(1));
+        Ok(History { point, entries: log.into_iter().filter_map(views::history_entry).collect(), oldest })
+    }
+
+    async fn diff(&self, _agent: Agent, comparison: Comparison) -> Result<Diff, Problem> {
+        latest(&self.registry).await?;
+        let selector: Selector = comparison.selector.parse()?;
+        let from = self.registry.revision_at(comparison.from).await?;
+        let to = match comparison.to {
+            Some(when) => self.registry.revision_at(when).await?,
+            None => self.registry.revision(),
+        };
+        let cursor = comparison.cursor.as_deref();
+        let diff = self.registry.diff(&selector, from, to, comparison.limit, cursor).await?;
+        let differences = diff.changes.into_iter().map(views::difference).collect();
+        Ok(Diff { differences, from, to, next: diff.next })
     }
 
     async fn describe(
@@ -172,13 +205,13 @@ impl Mesh for NodeMesh {
     async fn watch(
         &self,
         _agent: Agent,
-        selector: String,
+        query: String,
         since: Option<ResumeToken>,
         freshness: Freshness,
     ) -> Result<BoxStream<'static, (Event, ResumeToken)>, Problem> {
-        let selector: Selector = selector.parse()?;
+        let query: Query = query.parse()?;
         self.fresh(freshness).await?;
-        let watch = self.registry.watch(&selector, since)?;
+        let watch = self.registry.watch_query(&query, since).await?;
         Ok(stream::unfold(watch, |mut watch| async move {
             let event = watch.next().await?;
             let token = watch.token();

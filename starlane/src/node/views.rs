@@ -1,6 +1,9 @@
 //! The mesh as users see it: nodes, the graph of links, the way to a point, and why it lives where it does.
 
-use gateway::shapes::{self, Candidate, Graph, GraphLink, GraphNode, Hop, NodeInfo, Route, WhyState};
+use gateway::shapes::{
+    self, Candidate, Difference, Graph, GraphLink, GraphNode, HistoryEntry, Hop, NodeInfo, Route, WhyState,
+};
+use resource_registry::{LogChange, LogEntry};
 use starlane_core::placement::{self, Life, Lives, Verdict, epoch_of};
 use starlane_core::routing::Routes;
 use starlane_core::{Base, NodeId, NodeName, Phase, Point, Resource, Role};
@@ -8,6 +11,17 @@ use starlane_core::{Base, NodeId, NodeName, Phase, Point, Resource, Role};
 use super::members::Record;
 use super::router::has_code;
 use super::services::NodeLife;
+
+/// What a commit did to the one resource that its entry tells of.
+pub(super) fn history_entry(mut entry: LogEntry) -> Option<HistoryEntry> {
+    let difference = difference(entry.changes.pop()?);
+    Some(HistoryEntry { revision: entry.revision, time: entry.time, agent: entry.agent.0, difference })
+}
+
+/// What is different of a resource.
+pub(super) fn difference(change: LogChange) -> Difference {
+    Difference::new(change.point, change.before, change.after)
+}
 
 /// A node, by what the registry, the links and the leader know of it; each of them may know nothing.
 pub(super) fn node(

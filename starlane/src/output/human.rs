@@ -78,23 +78,7 @@ pub fn time_of_day(unix_ms: u64) -> String {
 
 /// A time in UTC (RFC 3339): `2026-03-01T12:04:11.250Z`. Milliseconds since 1970-01-01T00:00:00Z.
 pub fn date_time(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1000;
-    let (year, month, day) = civil_from_days(seconds / 86_400);
-    let time = time_of_day(unix_ms);
-    format!("{year:04}-{month:02}-{day:02}T{}.{:03}Z", time.trim_end_matches('Z'), unix_ms % 1000)
-}
-
-/// The date of a day since 1970-01-01 (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let day_of_era = z % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+    starlane_core::Timestamp(unix_ms).to_rfc3339()
 }
 
 #[cfg(test)]

@@ -158,6 +158,8 @@ fn revisions(pretend: &Pretend, since: Option<&str>, count: usize) -> Vec<u64> {
                 revisions.push(match event.event {
                     WatchStep::Listed { revision, .. }
                     | WatchStep::Changed { revision, .. }
+                    | WatchStep::Counted { revision, .. }
+                    | WatchStep::Ranked { revision, .. }
                     | WatchStep::Bookmark { revision } => revision.0,
                     WatchStep::Gone { oldest } => oldest.0,
                 });
@@ -225,6 +227,27 @@ fn watch_prints_the_list_and_then_what_changed() {
     assert!(err.contains("trying again until it works") && err.contains("E-WATCH-MISMATCH"), "{err}");
 }
 
+#[test]
+fn watch_prints_counts_and_ranks() {
+    let counted = |count: u64| {
+        format!("{}\n", json!({"event": "counted", "revision": 5, "count": count, "token": "w1.5.0000000a"}))
+    };
+    let end = || refused(400, "E-WATCH-MISMATCH", json!({}));
+    let pretend = Pretend::new([cut(&[counted(2), counted(3)].concat()), end()]);
+    let watch = |pretend: &Pretend, query: &str| {
+        let (out, _) = pretend.home().run(&["watch", query]).ends(2);
+        let told = |line: &str| line.split_once("  ").map_or_else(String::new, |(_, told)| told.to_owned());
+        out.lines().map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(watch(&pretend, "count(shop:*)"), ["count    2", "count    3"]);
+    assert_eq!(pretend.lines()[0], "GET /v1/watch?select=count%28shop:%2A%29");
+    let ranked = json!({"event": "ranked", "revision": 5, "resources": [resource("b", 2), resource("a", 1)], "token": "w1.5.0000000a"});
+    let pretend = Pretend::new([cut(&format!("{ranked}\n")), end()]);
+    assert_eq!(watch(&pretend, "first 2 by n desc of *"), ["1        b<Space>", "2        a<Space>", ""]);
+    let wrong = pretend.home().run(&["watch", "first 0 by n of *"]).fails(2);
+    assert!(wrong.contains("not a number from 1 to 1000"), "{wrong}");
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_says_how_to_go_on() {
@@ -267,6 +290,82 @@ fn select_reads_all_pages_and_stops_at_the_limit() {
     let out: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((out["resources"].as_array().unwrap().len(), &out["more"]), (2, &json!(true)));
     assert!(err.contains("there are more"), "{err}");
+}
+
+#[test]
+fn all_pages_of_the_past_are_of_one_revision() {
+    let page = |points: &[&str], next: Value| {
+        let resources: Vec<Value> = points.iter().map(|point| resource(point, 1)).collect();
+        ok(json!({"resources": resources, "revision": 9, "next": next}))
+    };
+    let pretend = Pretend::new([page(&["a"], json!("c1")), page(&["b"], Value::Null)]);
+    let asked = ["select", "*", "--as-of", "2026-03-01T13:04:11+01:00"];
+    assert_eq!(pretend.home().run(&asked).ok(), "a<Space>\nb<Space>\n");
+    assert_eq!(
+        pretend.lines(),
+        [
+            "GET /v1/resources?select=%2A&at=2026-03-01T12:04:11.000Z&limit=1000",
+            "GET /v1/resources?select=%2A&at=9&limit=1000&cursor=c1",
+        ]
+    );
+    let wrong = Home::new().run(&["select", "*", "--as-of", "yesterday"]).fails(2);
+    assert!(wrong.contains("neither a revision nor a time"), "{wrong}");
+}
+
+#[test]
+fn a_diff_is_read_page_by_page_and_says_what_changed() {
+    let different = |change: &str, before: Value, after: Value| {
+        let mut difference = json!({"point": "a", "change": change});
+        for (key, value) in [("before", before), ("after", after)] {
+            if !value.is_null() {
+                difference[key] = value;
+            }
+        }
+        difference
+    };
+    let mut titled = resource("a", 2);
+    titled["properties"] = json!({"title": {"value": "Shoes"}});
+    let pages = || {
+        [
+            json!([
+                different("changed", resource("a", 1), titled.clone()),
+                different("added", Value::Null, resource("b", 2))
+            ]),
+            json!([different("removed", resource("c", 1), Value::Null)]),
+        ]
+    };
+    let answers = || {
+        let [first, last] = pages();
+        [
+            ok(json!({"from": 3, "to": 9, "differences": first, "next": "c1"})),
+            ok(json!({"from": 3, "to": 9, "differences": last})),
+        ]
+    };
+    let pretend = Pretend::new(answers());
+    let out = pretend.home().run(&["diff", "--from", "3", "**"]).ok();
+    assert_eq!(out, "~ a<Space>  +title=Shoes, !n\n+ b<Space>\n- c<Space>\n");
+    assert_eq!(
+        pretend.lines(),
+        ["GET /v1/diff?select=%2A%2A&from=3", "GET /v1/diff?select=%2A%2A&from=3&to=9&cursor=c1"]
+    );
+    let out = Pretend::new(answers()).home().run(&["diff", "--from", "3", "**", "-o", "json"]).ok();
+    let out: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((out["differences"].as_array().unwrap().len(), &out["to"]), (3, &json!(9)));
+}
+
+#[test]
+fn a_log_says_who_changed_what_and_when() {
+    let entry = json!({"revision": 7, "time": 1_772_366_651_250_u64, "agent": "mesh:users:ann", "point": "a",
+        "change": "changed", "before": resource("a", 1), "after": resource("a", 2)});
+    let history = || ok(json!({"point": "a", "entries": [entry.clone()], "oldest": 1}));
+    let pretend = Pretend::new([history()]);
+    assert_eq!(
+        pretend.home().run(&["log", "a", "--limit", "1"]).ok(),
+        "7  2026-03-01T12:04:11.250Z  mesh:users:ann  changed  +n=2\n"
+    );
+    assert_eq!(pretend.lines(), ["GET /v1/history/a?limit=1"]);
+    let out = Pretend::new([history()]).home().run(&["log", "a", "-o", "jsonl"]).ok();
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["agent"], "mesh:users:ann");
 }
 
 #[test]
