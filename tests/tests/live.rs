@@ -54,6 +54,7 @@ fn what_is_counted_and_ranked_is_told_commit_by_commit_also_after_a_restart() {
     let since = |event: &Value| format!("&since={}", event["token"].as_str().expect("it has a token"));
     let (counted, ranked) = (since(&told), since(&ranked));
     node.exec("create shop:d<Base>{ +total=30 }; set shop:d{ +total=3 }").ok();
+    node.kill();
     node.restart();
     let api = Api::of(&node);
     let mut count = open(&api, "count(shop:*%5Btotal%20%3E=%2010%5D)", &counted);
