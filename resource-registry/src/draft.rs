@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use starlane_core::{
-    Assignment, Base, Code, CreateMode, Key, Kind, Point, PointError, Problem, Properties, Property,
-    PropertyChange, Resource, Revision, Sequence, Status,
+    Assignment, Base, Code, CreateMode, Declared, Key, Kind, Names, Point, PointError, Problem, Properties,
+    Property, PropertyChange, Resource, Revision, Sequence, Status,
     rules::{made_by_hand, may_be_at, may_stand_under},
 };
 
@@ -409,10 +409,16 @@ impl<'a> Draft<'a> {
             ))
             .into());
         }
+        if body.kind.base == Base::Kind
+            && let Err(errors) = Declared::of(&body.properties)
+        {
+            return Err(Error::Invalid { point: point.clone(), kind: body.kind, errors }.into());
+        }
         if let Some(schema) = self.schema(point, &body.kind)? {
             // Where it lives is none of the schema's business.
             let assigned: Properties =
                 body.properties.extract_if(.., |key, _| Assignment::owns(key)).collect();
+            schema.fill(&mut body.properties);
             schema.type_values(&mut body.properties);
             let errors = schema.check(&body.properties);
             if !errors.is_empty() {
@@ -461,37 +467,59 @@ impl<'a> Draft<'a> {
         let Some(above) = self.current(&parent) else {
             return Err(Error::ParentMissing { point: point.clone(), parent }.into());
         };
-        may_stand_under(&kind.base, &above.kind.base, &parent)
-            .map_err(|problem: Problem| problem.at(point))?;
+        let above = above.kind.base.clone();
+        // What was declared by an older version, and is wrong for this one, says nothing.
+        let declared = self.declaration(point, kind)?.and_then(|kind| Declared::of(&kind.properties).ok());
+        match declared.and_then(|declared| declared.parents) {
+            Some(parents) if parents.contains(&above) => {}
+            Some(parents) => {
+                let detail = format!(
+                    "a resource of kind `{kind}` cannot stand under `{parent}`, a `{}`",
+                    above.as_str()
+                );
+                let help = format!("its declaration says where it may: under {}", Names(&parents));
+                return Err(Problem::new(Code::KindParent, detail).at(point).help(help).into());
+            }
+            None => {
+                may_stand_under(&kind.base, &above, &parent).map_err(|problem: Problem| problem.at(point))?;
+            }
+        }
         Ok(())
     }
 
     /// The schema of a user's kind, when it has one.
     fn schema(&self, point: &Point, kind: &Kind) -> Result<Option<Arc<Schema>>, Stop> {
-        let Base::Custom(name) = &kind.base else { return Ok(None) };
-        let mut declarations = [point.space().unwrap_or_default(), "mesh"]
-            .into_iter()
-            .filter_map(|space| format!("{space}:kinds:{}", name.to_kebab()).parse::<Point>().ok());
-        let declared = declarations.clone().find_map(|declaration| {
-            let declaration = self.view.get(&declaration)?;
-            (declaration.kind.base == Base::Kind).then_some(declaration)
-        });
-        let Some(declaration) = declared else {
-            let drafted = |declaration: Point| {
-                self.current(&declaration).is_some_and(|declared| declared.kind.base == Base::Kind)
-            };
-            if self.only_checks && declarations.any(drafted) {
-                return Ok(None);
-            }
-            let declared = self.declared(point);
-            return Err(Error::KindUnknown { point: point.clone(), kind: kind.clone(), declared }.into());
-        };
+        let Some(declaration) = self.declaration(point, kind)? else { return Ok(None) };
         let Some(source) = declaration.property("schema") else { return Ok(None) };
         let source = source.as_point().and_then(|source| self.view.get(&source));
         match self.compiled.get(&declaration.point, Versions::of(declaration, source)) {
             Some(schema) => Ok(Some(schema)),
             None => Err(Stop::Load(declaration.clone())),
         }
+    }
+
+    /// What declares a user's kind at a point; `None` for a kind that is built in, and for one that a rehearsal itself declares.
+    fn declaration(&self, point: &Point, kind: &Kind) -> Result<Option<&'a Arc<Resource>>, Error> {
+        let Base::Custom(name) = &kind.base else { return Ok(None) };
+        let mut declarations = [point.space().unwrap_or_default(), "mesh"]
+            .into_iter()
+            .filter_map(|space| format!("{space}:kinds:{}", name.to_kebab()).parse::<Point>().ok());
+        let view: &'a View = self.view;
+        let declared = declarations.clone().find_map(|declaration| {
+            let declaration = view.get(&declaration)?;
+            (declaration.kind.base == Base::Kind).then_some(declaration)
+        });
+        if declared.is_some() {
+            return Ok(declared);
+        }
+        let drafted = |declaration: Point| {
+            self.current(&declaration).is_some_and(|declared| declared.kind.base == Base::Kind)
+        };
+        if self.only_checks && declarations.any(drafted) {
+            return Ok(None);
+        }
+        let declared = self.declared(point);
+        Err(Error::KindUnknown { point: point.clone(), kind: kind.clone(), declared })
     }
 
     /// The names of the kinds that are declared for a space.

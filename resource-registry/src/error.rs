@@ -69,7 +69,7 @@ pub enum Error {
         key: Key,
     },
     /// The properties do not match the schema of the kind.
-    #[error("the properties of `{point}` do not match the schema of {kind}")]
+    #[error("the properties of `{point}` do not match the schema of {kind}{}", places(errors))]
     Invalid {
         /// Of which resource.
         point: Point,
@@ -246,6 +246,17 @@ impl From<Error> for Problem {
             }
             Error::Store(error) => store_problem(&error),
         }
+    }
+}
+
+/// The places of the first things that are wrong.
+fn places(errors: &[PointerError]) -> String {
+    let mut places: Vec<&str> = errors.iter().map(|error| error.pointer.as_str()).collect();
+    places.dedup();
+    let more = if places.len() > 3 { " and others" } else { "" };
+    match &places[..places.len().min(3)] {
+        [] => String::new(),
+        places => format!(": {}{more}", places.join(", ")),
     }
 }
 

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use jsonschema::{PatternOptions, Validator};
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use parking_lot::Mutex;
-use starlane_core::{Code, Point, PointerError, Problem, Properties, Resource, Revision, Value};
+use starlane_core::{
+    Code, Key, KeyError, Point, PointerError, Problem, Properties, Property, Resource, Revision, Value,
+};
 
 /// The longest schema, in bytes.
 const SCHEMA_BYTES_MAX: usize = 256 * 1024;
@@ -26,6 +29,8 @@ pub trait Schemas: Send + Sync {
 pub(crate) struct Schema {
     validator: Validator,
     types: BTreeMap<String, Type>,
+    /// What a property is when nobody set it.
+    defaults: BTreeMap<Key, Value>,
 }
 
 /// What a text is read as when the schema asks for it.
@@ -66,7 +71,36 @@ impl Schema {
             .flatten()
             .filter_map(|(key, property)| Some((key.clone(), Type::of(property.get("type")?)?)))
             .collect();
-        Ok(Self { validator, types })
+        let mut defaults = BTreeMap::new();
+        for (key, property) in properties.into_iter().flatten() {
+            let Some(default) = property.get("default") else { continue };
+            let place = format!("/properties/{}/default", pointer_segment(key));
+            let unfit = |detail: String| {
+                let mut problem = wrong(format!("the default of `{key}` cannot be used: {detail}"));
+                problem.errors = vec![PointerError { pointer: place.clone(), detail }];
+                problem
+            };
+            let name: Key = key.parse().map_err(|error: KeyError| unfit(error.to_string()))?;
+            let alone = serde_json::json!({ key.as_str(): default });
+            let about_it = format!("/{}", pointer_segment(key));
+            let mut errors = validator.iter_errors(&alone);
+            if let Some(error) = errors.find(|error| error.instance_path().to_string().starts_with(&about_it))
+            {
+                return Err(unfit(error.to_string()));
+            }
+            defaults.insert(name, Value::from(default.clone()));
+        }
+        Ok(Self { validator, types, defaults })
+    }
+
+    /// Gives what has no value the one that the schema says; so what was written under an older schema becomes what this one
+    /// asks for.
+    pub(crate) fn fill(&self, properties: &mut Properties) {
+        for (key, value) in &self.defaults {
+            if !properties.contains_key(key) {
+                properties.insert(key.clone(), Property { value: value.clone(), locked: false });
+            }
+        }
     }
 
     /// Gives each text the type that the schema asks for, where it reads as one.
@@ -88,12 +122,25 @@ impl Schema {
         self.validator
             .iter_errors(&serde_json::Value::Object(instance))
             .take(ERRORS_MAX)
-            .map(|error| PointerError {
-                pointer: error.instance_path().to_string(),
-                detail: error.to_string(),
-            })
+            .map(|error| PointerError { pointer: pointer(&error), detail: error.to_string() })
             .collect()
     }
+}
+
+/// The place of what is wrong: for a property that is missing or too many, its own.
+fn pointer(error: &ValidationError<'_>) -> String {
+    let about = match error.kind() {
+        ValidationErrorKind::Required { property } => property.as_str(),
+        ValidationErrorKind::AdditionalProperties { unexpected } => unexpected.first().map(String::as_str),
+        _ => None,
+    };
+    let place = error.instance_path().to_string();
+    about.map_or(place.clone(), |key| format!("{place}/{}", pointer_segment(key)))
+}
+
+/// A key as a JSON pointer has it (RFC 6901).
+fn pointer_segment(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 impl Type {

@@ -12,6 +12,7 @@ mod changes;
 mod command;
 mod config;
 mod cursor;
+mod declared;
 pub mod frame;
 mod header;
 mod kind;
@@ -40,6 +41,7 @@ pub use command::{
     Call, Command, CreateMode, DeleteTarget, Grant, Location, Mask, MaskMode, Rights, Sequence, Target,
 };
 pub use config::{Config, EnvValue, ResolvedConfig};
+pub use declared::{Column, Declared, Names};
 pub use kind::{Base, Kind, KindError, Name, Specific, Sub, kind_unknown};
 pub use message::{
     Agent, Blob, Body, CallChain, Digest, DigestError, Header, Headers, Message, MessageId, Method,

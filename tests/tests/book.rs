@@ -14,6 +14,11 @@ fn the_tutorial_works_as_written_in_both_spellings() {
 }
 
 #[test]
+fn kinds_of_ones_own_are_as_written() {
+    book::run(&[&root().join("docs/kinds.md")]);
+}
+
+#[test]
 fn the_history_is_as_written() {
     book::run(&[&root().join("docs/history.md")]);
 }

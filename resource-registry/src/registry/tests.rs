@@ -250,6 +250,12 @@ impl Schemas for OneSchema {
                     "properties": {"total": {"type": "number", "minimum": 0}, "paid": {"type": "boolean"}}}"#
             }
             "shop:files:/broken.json" => r#"{"type": 7}"#,
+            "shop:files:/order-2.json" => {
+                r#"{"type": "object", "required": ["total", "currency"], "additionalProperties": false,
+                    "properties": {"total": {"type": "number", "minimum": 0}, "paid": {"type": "boolean", "default": false},
+                        "currency": {"type": "string", "default": "EUR"}, "lines": {"type": "array", "items": {"type": "number"}}}}"#
+            }
+            "shop:files:/unfit.json" => r#"{"properties": {"total": {"type": "number", "default": "none"}}}"#,
             _ => return Box::pin(async { Err(Problem::new(Code::NotFound, "no such file")) }),
         };
         Box::pin(async move { Ok(Bytes::from_static(text.as_bytes())) })
@@ -275,6 +281,70 @@ async fn a_users_kind_is_typed_and_checked_on_every_write() {
     assert_eq!(made.resource.property("paid"), Some(&Value::Bool(true)));
     let unset = vec![PropertyChange::Unset("total".parse().unwrap())];
     assert_eq!(code(registry.set(&by, &point("shop:o-1"), unset, None).await.unwrap_err()), Code::Schema);
+}
+
+#[tokio::test]
+async fn what_a_newer_schema_asks_for_is_filled_in_by_its_defaults() {
+    let registry = registry().await;
+    registry.set_schemas(Arc::new(OneSchema));
+    let by = ann();
+    let declare = |changes| Create { changes, ..make("mesh:kinds:order", "Kind") };
+    registry.create(&by, declare(vec![set("schema", "shop:files:/order.json")])).await.unwrap();
+    let order = Create { changes: vec![set("total", "5")], ..make("shop:o-1", "Order") };
+    registry.create(&by, order).await.unwrap();
+    let kind = point("mesh:kinds:order");
+    let unfit = registry.set(&by, &kind, vec![set("schema", "shop:files:/unfit.json")], None).await;
+    let problem = Problem::from(unfit.unwrap_err());
+    assert_eq!(
+        (problem.code, &*problem.errors[0].pointer),
+        (Code::ArtifactInvalid, "/properties/total/default")
+    );
+    registry.set(&by, &kind, vec![set("schema", "shop:files:/order-2.json")], None).await.unwrap();
+    // It asks for a currency, which what is there has not; the next write gives it one.
+    let now = registry.set(&by, &point("shop:o-1"), vec![set("total", "6")], None).await.unwrap();
+    assert_eq!(now.property("currency"), Some(&Value::from("EUR")));
+    assert_eq!(now.property("paid"), Some(&Value::Bool(false)));
+    let named = |problem: Problem| {
+        assert_eq!(problem.code, Code::Schema);
+        problem.errors.into_iter().map(|error| error.pointer).collect::<Vec<_>>()
+    };
+    let lines = Value::from(serde_json::json!([1, "two"]));
+    for (changes, pointer) in [
+        (vec![PropertyChange::Unset("total".parse().unwrap())], "/total"),
+        (vec![set("colour", "red")], "/colour"),
+        (vec![PropertyChange::Set { key: "lines".parse().unwrap(), value: lines, lock: false }], "/lines/1"),
+    ] {
+        let refused = registry.set(&by, &point("shop:o-1"), changes, None).await.unwrap_err();
+        assert!(refused.to_string().contains(pointer), "{refused}");
+        assert_eq!(named(refused.into()), [pointer]);
+    }
+}
+
+#[tokio::test]
+async fn a_declaration_says_where_its_resources_may_stand() {
+    let registry = registry().await;
+    let by = ann();
+    let declare = |name: &str, changes| Create { changes, ..make(&format!("mesh:kinds:{name}"), "Kind") };
+    registry.create(&by, declare("order", vec![set("parents", "Base")])).await.unwrap();
+    registry.create(&by, declare("line-item", vec![set("parents", "Order, App")])).await.unwrap();
+    registry.create(&by, make("shop:orders", "Base")).await.unwrap();
+    registry.create(&by, make("shop:orders:o-1", "Order")).await.unwrap();
+    registry.create(&by, make("shop:orders:o-1:i-1", "LineItem")).await.unwrap();
+    for (point, kind, parents) in
+        [("shop:o-2", "Order", "under Base"), ("shop:i-2", "LineItem", "under Order or App")]
+    {
+        let problem = Problem::from(registry.create(&by, make(point, kind)).await.unwrap_err());
+        assert_eq!(problem.code, Code::KindParent);
+        assert!(problem.help.as_ref().is_some_and(|help| help.ends_with(parents)), "{problem:?}");
+    }
+    // Without a declared list a user's kind stands under a branch, and not under another user's kind.
+    registry.create(&by, declare("note", vec![])).await.unwrap();
+    registry.create(&by, make("shop:n-1", "Note")).await.unwrap();
+    let under = registry.create(&by, make("shop:orders:o-1:n-1", "Note")).await.unwrap_err();
+    assert_eq!(code(under), Code::KindParent);
+    let wrong = registry.set(&by, &point("mesh:kinds:note"), vec![set("columns", "Total")], None).await;
+    let problem = Problem::from(wrong.unwrap_err());
+    assert_eq!((problem.code, &*problem.errors[0].pointer), (Code::Schema, "/columns"));
 }
 
 #[tokio::test]

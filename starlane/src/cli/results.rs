@@ -2,7 +2,7 @@
 
 use gateway::shapes::{Data, Description, Output, Published, Written};
 use serde_json::{Value, json};
-use starlane_core::{Phase, Properties, Resource, Revision};
+use starlane_core::{Column, Phase, Properties, Resource, Revision};
 use std::sync::Arc;
 
 use crate::output::{Render, Table, human, safe};
@@ -50,15 +50,22 @@ fn property_lines(properties: &Properties) -> impl Iterator<Item = String> {
     })
 }
 
-fn resources_table<'a>(resources: impl IntoIterator<Item = &'a Resource>, wide: bool) -> Table {
-    let header: &[&str] = if wide {
-        &["POINT", "KIND", "STATUS", "CREATED", "MODIFIED", "VERSION", "PROPERTIES"]
-    } else {
-        &["POINT", "KIND", "STATUS"]
-    };
-    let mut table = Table::new(header);
+fn resources_table<'a>(
+    resources: impl IntoIterator<Item = &'a Resource>,
+    columns: &[Column],
+    wide: bool,
+) -> Table {
+    let mut header = vec!["POINT", "KIND", "STATUS"];
+    header.extend(columns.iter().map(|column| column.title.as_str()));
+    if wide {
+        header.extend(["CREATED", "MODIFIED", "VERSION", "PROPERTIES"]);
+    }
+    let mut table = Table::new(&header);
     for resource in resources {
         let mut row = vec![resource.point.to_string(), resource.kind.to_string(), status(resource)];
+        row.extend(columns.iter().map(|column| {
+            resource.property(column.key.as_str()).map_or_else(String::new, ToString::to_string)
+        }));
         if wide {
             row.extend([
                 resource.created.to_string(),
@@ -79,6 +86,8 @@ pub(super) struct Listing {
     pub(super) revision: Revision,
     /// Whether it was cut short.
     pub(super) more: bool,
+    /// What is shown of each besides what every resource has.
+    pub(super) columns: Vec<Column>,
 }
 
 impl Render for Listing {
@@ -99,7 +108,7 @@ impl Render for Listing {
     }
 
     fn table(&self, wide: bool) -> Table {
-        resources_table(self.resources.iter().map(|resource| &**resource), wide)
+        resources_table(self.resources.iter().map(|resource| &**resource), &self.columns, wide)
     }
 }
 
@@ -228,7 +237,9 @@ fn output_names(output: &Output) -> Vec<String> {
 
 fn output_table(output: &Output, wide: bool) -> Table {
     match output {
-        Output::Created { resource, .. } | Output::Resource { resource } => resources_table([resource], wide),
+        Output::Created { resource, .. } | Output::Resource { resource } => {
+            resources_table([resource], &[], wide)
+        }
         Output::Properties { properties, .. } => {
             let mut table = Table::new(&["KEY", "VALUE", "LOCKED"]);
             for (key, property) in properties {
@@ -237,7 +248,9 @@ fn output_table(output: &Output, wide: bool) -> Table {
             }
             table
         }
-        Output::List { resources, .. } => resources_table(resources.iter().map(|resource| &**resource), wide),
+        Output::List { resources, .. } => {
+            resources_table(resources.iter().map(|resource| &**resource), &[], wide)
+        }
         Output::Deleted { deleted } => {
             let mut table = Table::new(&["DELETED", "KIND"]);
             for gone in deleted {
@@ -339,6 +352,7 @@ impl Render for Described {
     fn table(&self, wide: bool) -> Table {
         resources_table(
             std::iter::once(&self.0.resource).chain(self.0.children.iter().map(|child| &**child)),
+            &[],
             wide,
         )
     }

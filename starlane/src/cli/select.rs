@@ -2,7 +2,7 @@
 
 use clap::Args;
 use gateway::shapes::Page;
-use starlane_core::When;
+use starlane_core::{Base, Code, Column, Declared, When};
 
 use super::fresh::Fresh;
 use super::results::{Listing, resource_line};
@@ -73,7 +73,10 @@ pub(super) async fn list(
             .await?
         }
         _ => {
-            let listing = gather(client, selector, at, limit).await?;
+            let mut listing = gather(client, selector, at, limit).await?;
+            if matches!(session.out.format(), Some(Format::Table | Format::Wide)) {
+                listing.columns = columns(client, &listing).await?;
+            }
             session.out.show(&listing)?;
             listing.more
         }
@@ -99,6 +102,27 @@ pub(super) async fn gather(
     })
     .await?;
     Ok(listing)
+}
+
+/// What the declaration of a kind says is to be shown, when all that is listed is of one kind.
+async fn columns(client: &Client, listing: &Listing) -> Result<Vec<Column>, Stop> {
+    let Some(first) = listing.resources.first() else { return Ok(Vec::new()) };
+    let Base::Custom(name) = &first.kind.base else { return Ok(Vec::new()) };
+    if listing.resources.iter().any(|resource| resource.kind.base != first.kind.base) {
+        return Ok(Vec::new());
+    }
+    for space in [first.point.space().unwrap_or_default(), "mesh"] {
+        let Ok(declaration) = format!("{space}:kinds:{}", name.to_kebab()).parse() else { continue };
+        match client.resource(&declaration).await {
+            Ok(declaration) => {
+                // What a newer node declares is no reason to show nothing.
+                return Ok(Declared::of(&declaration.properties).unwrap_or_default().columns);
+            }
+            Err(problem) if problem.code == Code::NotFound => {}
+            Err(problem) => return Err(problem.into()),
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// Gives the pages of an answer to `take`; tells whether there are more than `limit`.

@@ -8,14 +8,14 @@ use super::safe;
 /// Rows under a header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
-    header: Vec<&'static str>,
+    header: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table without rows.
-    pub fn new(header: &[&'static str]) -> Self {
-        Self { header: header.to_vec(), rows: Vec::new() }
+    pub fn new(header: &[&str]) -> Self {
+        Self { header: header.iter().map(|title| safe(title)).collect(), rows: Vec::new() }
     }
 
     /// Adds a row; an empty cell is shown as `-`.
@@ -27,7 +27,7 @@ impl Table {
     pub fn lines(&self) -> Vec<String> {
         let mut grid = Grid::new();
         grid.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        grid.set_header(self.header.iter().copied());
+        grid.set_header(&self.header);
         for row in &self.rows {
             grid.add_row(row.iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { safe(cell) }));
         }

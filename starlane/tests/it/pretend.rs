@@ -369,6 +369,36 @@ fn a_log_says_who_changed_what_and_when() {
 }
 
 #[test]
+fn a_table_of_one_kind_has_the_columns_that_its_declaration_says() {
+    let order = |point: &str, total: u64| {
+        let mut order = resource(point, 1);
+        order["kind"] = json!("Order");
+        order["properties"] = json!({"total": {"value": total}});
+        order
+    };
+    let page = || ok(json!({"resources": [order("shop:a", 5), order("shop:b", 12)], "revision": 9}));
+    let mut declaration = resource("mesh:kinds:order", 1);
+    declaration["properties"] = json!({"columns": {"value": "total:SUM, paid"}});
+    let pretend = Pretend::new([page(), refused(404, "E-NOT-FOUND", json!({})), ok(declaration)]);
+    let table = pretend.home().run(&["select", "shop:*", "-o", "table"]).ok();
+    let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        words,
+        [
+            ["POINT", "KIND", "STATUS", "SUM", "PAID"],
+            ["shop:a", "Order", "Ready", "5", "-"],
+            ["shop:b", "Order", "Ready", "12", "-"]
+        ]
+    );
+    assert_eq!(
+        pretend.lines()[1..],
+        ["GET /v1/resources/shop:kinds:order", "GET /v1/resources/mesh:kinds:order"]
+    );
+    let pretend = Pretend::new([page()]);
+    assert_eq!(pretend.home().run(&["select", "shop:*"]).ok(), "shop:a<Order>\nshop:b<Order>\n");
+}
+
+#[test]
 fn results_have_every_form() {
     for (form, expected) in [
         ("name", "a<Space>\n"),
