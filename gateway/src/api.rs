@@ -178,6 +178,7 @@ fn router<M: Mesh>(shared: Arc<Shared<M>>) -> Router {
         .route("/v1/describe/{point}", get(resources::describe::<M>))
         .route("/v1/history/{point}", get(history::history::<M>))
         .route("/v1/diff", get(history::diff::<M>))
+        .route("/v1/backup", get(history::backup::<M>))
         .route("/v1/watch", get(watch::watch::<M>))
         .route("/v1/logs/{point}", get(watch::logs::<M>))
         .route("/v1/request/{point}", post(messages::request::<M>))

@@ -111,6 +111,9 @@ pub trait Mesh: Send + Sync + 'static {
         comparison: Comparison,
     ) -> impl Future<Output = Result<Diff, Problem>> + Send;
 
+    /// Everything in the registry at one revision, as the bytes of a backup.
+    fn backup(&self, agent: Agent) -> impl Future<Output = Result<Upload, Problem>> + Send;
+
     /// What is known of the resource at a point.
     fn describe(
         &self,

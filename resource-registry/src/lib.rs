@@ -4,6 +4,7 @@
 //! business of this crate, and it never opens a socket.
 
 pub mod archive;
+pub mod backup;
 pub mod blob;
 pub mod bundle;
 pub mod content_type;

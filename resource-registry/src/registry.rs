@@ -173,6 +173,10 @@ impl Registry {
         }
     }
 
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
     /// What the clock shows.
     pub(crate) fn now(&self) -> Timestamp {
         (self.inner.config.now)()

@@ -14,6 +14,7 @@ use crate::context::{self, Contexts};
 use crate::data::DataFolder;
 use crate::output::{Color, Format, Output, Stop, human};
 
+mod backup;
 mod bench;
 mod completion;
 mod context_command;
@@ -39,6 +40,7 @@ mod permission;
 mod publish;
 mod read;
 mod request;
+mod restore;
 mod results;
 mod role;
 mod scatter;
@@ -134,6 +136,10 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Show what happened to a resource: who changed what, and when
     Log(log::LogArgs),
+    /// Write everything in the registry into a file, while the node runs
+    Backup(backup::BackupArgs),
+    /// Make the registry of a data folder from a backup
+    Restore(restore::RestoreArgs),
 
     // Content
     /// Publish a bundle from a zip file or a folder
@@ -262,6 +268,8 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Stop> {
         Command::Watch(args) => watch::run(session, args).await,
         Command::Diff(args) => diff::run(session, args).await,
         Command::Log(args) => log::run(session, args).await,
+        Command::Backup(args) => backup::run(session, args).await,
+        Command::Restore(args) => restore::run(session, args),
         Command::Publish(args) => publish::run(session, args).await,
         Command::Cp(args) => cp::run(session, args).await,
         Command::Read(args) => read::run(session, args).await,

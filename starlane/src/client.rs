@@ -202,6 +202,15 @@ impl Client {
         self.json(self.call(HttpMethod::GET, &path)).await
     }
 
+    /// Everything in the registry at one revision, as the bytes of a backup.
+    ///
+    /// # Errors
+    /// What the node answered, or `E-UNREACHABLE`.
+    pub async fn backup(&self) -> Result<Download, Problem> {
+        let response = self.ok(self.call(HttpMethod::GET, "/v1/backup")).await?;
+        Ok(Download { bytes: None, response })
+    }
+
     /// The resource at a point.
     ///
     /// # Errors

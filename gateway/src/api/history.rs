@@ -1,15 +1,20 @@
-//! What happened, and what is different between two moments.
+//! What happened, what is different between two moments, and everything as it is.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
+use axum::response::Response;
+use futures::TryStreamExt;
 use serde::Deserialize;
 use starlane_core::{Code, Problem, When};
 use utoipa::IntoParams;
 
 use super::Shared;
 use super::extract::{Asks, At};
+use super::watch::stream;
 use crate::config::Limits;
 use crate::mesh::{Comparison, Mesh};
 use crate::problem::Failure;
@@ -91,4 +96,13 @@ pub(super) fn limit(asked: Option<usize>, limits: &Limits) -> Result<usize, Prob
         return Err(Problem::new(Code::Usage, detail).help("ask for more pages with `cursor`"));
     }
     Ok(limit)
+}
+
+/// Everything in the registry at one revision, in one file. `starlane restore` checks it, and makes a registry of it.
+#[utoipa::path(get, path = "/v1/backup", tag = "node",
+    responses((status = 200, description = "The backup, streamed; one that is cut off is noticed", body = Vec<u8>,
+        content_type = "application/octet-stream")))]
+pub(crate) async fn backup<M: Mesh>(State(shared): State<Arc<Shared<M>>>) -> Result<Response, Failure> {
+    let bytes = shared.mesh.backup(shared.agent()).await?;
+    Ok(stream("application/octet-stream", Body::from_stream(bytes.map_err(io::Error::other))))
 }

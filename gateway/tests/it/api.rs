@@ -237,6 +237,12 @@ async fn the_past_is_asked_for_by_a_revision_or_a_time() {
 }
 
 #[tokio::test]
+async fn a_backup_comes_as_it_is() {
+    let world = World::new().await;
+    assert_eq!(world.api("GET", "/v1/backup", "", "").await.text(), "starlane-backup");
+}
+
+#[tokio::test]
 async fn reads_are_fresh_unless_stale_ones_are_good_enough() {
     let world = World::new().await;
     for path in ["/v1/resources/shop?", "/v1/resources?select=shop&", "/v1/describe/shop?"] {

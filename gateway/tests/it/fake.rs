@@ -390,6 +390,11 @@ impl Mesh for Fake {
         Ok(History { point, entries: vec![entry], oldest: Revision(2) })
     }
 
+    async fn backup(&self, _agent: Agent) -> Result<Upload, Problem> {
+        let whole = ["starlane-", "backup"].map(|part| Ok(Bytes::from_static(part.as_bytes())));
+        Ok(stream::iter(whole).boxed())
+    }
+
     async fn diff(&self, _agent: Agent, comparison: Comparison) -> Result<Diff, Problem> {
         self.hear(format!("{comparison:?}"));
         let [before, after] = [4, 5].map(|revision| Some(Arc::new(resource("shop:a", revision))));

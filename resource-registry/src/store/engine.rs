@@ -83,7 +83,7 @@ fn make_file(path: &Path, format: &str, version: u64) -> Result<(), Failure> {
     }
 }
 
-fn write_format(database: &Database, format: &str, version: u64) -> Result<(), Failure> {
+pub(super) fn write_format(database: &Database, format: &str, version: u64) -> Result<(), Failure> {
     let mut write = database.begin_write()?;
     set_durable(&mut write)?;
     write.open_table(META)?.insert(FORMAT, format!("{format} {version}").as_bytes())?;

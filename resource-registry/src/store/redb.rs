@@ -12,21 +12,26 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use redb::{
-    ReadTransaction, ReadableTable, StorageBackend, Table, TableDefinition, TableError, WriteTransaction,
+    Database, ReadTransaction, ReadableTable, StorageBackend, Table, TableDefinition, TableError,
+    WriteTransaction,
 };
-use starlane_core::{Epoch, Revision, Timestamp};
+use starlane_core::{Agent, Epoch, Point, Revision, Timestamp};
 use tokio::sync::oneshot;
 
-use super::engine::{Apply, Engine, EngineConfig, Failure, META, OpenFile, Opener, file_opener};
+use super::engine::{
+    Apply, Engine, EngineConfig, Failure, META, OpenFile, Opener, file_opener, write_format,
+};
 use super::feed::{Feed, Log};
 use super::rows::{Damaged, decode_batch, decode_record, encode_batch, encode_record};
 use super::{
     Batch, Change, Commit, Error, Expect, LeaseId, OPERATIONS_MAX, Operation, ReadAt, Reading, Record,
     Revisions, Rows, Snapshot, Store, Watch, judge,
 };
+use crate::packed::pack_meta;
 
 const MAIN: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("main");
 const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
+const FORMAT: &str = "registry";
 const FORMAT_VERSION: u64 = 1;
 
 const OLDEST: &[u8] = b"oldest";
@@ -92,7 +97,7 @@ impl RedbStore {
         let feed = Arc::new(Feed::new(Revisions { newest: Revision(0), oldest: Revision(1) }));
         let config = EngineConfig {
             file,
-            format: "registry",
+            format: FORMAT,
             format_version: FORMAT_VERSION,
             queue_max: config.queue_max,
             cache_bytes: config.cache_bytes,
@@ -114,6 +119,67 @@ impl RedbStore {
             Err((_, error)) => futures::future::ready(Err(error)).boxed(),
         }
     }
+}
+
+/// A file that is filled before anybody opens it as a store. It may be lost with the power until it is finished.
+pub(crate) struct Import {
+    file: Arc<str>,
+    database: Database,
+}
+
+impl RedbStore {
+    /// Begins a new file.
+    pub(crate) fn import(path: &Path) -> Result<Import, Error> {
+        let file: Arc<str> = Arc::from(path.to_string_lossy());
+        let database = Database::create(path).map_err(|error| unfilled(&file, error.into()))?;
+        write_format(&database, FORMAT, FORMAT_VERSION).map_err(|failure| unfilled(&file, failure))?;
+        Ok(Import { file, database })
+    }
+}
+
+impl Import {
+    /// Adds records as they are.
+    pub(crate) fn put(&mut self, page: &[(Bytes, Record)]) -> Result<(), Error> {
+        let put = || -> Result<(), Failure> {
+            let write = self.database.begin_write()?;
+            let mut main = write.open_table(MAIN)?;
+            for (key, record) in page {
+                main.insert(&**key, &*encode_record(key, record))?;
+            }
+            drop(main);
+            write.commit()?;
+            Ok(())
+        };
+        put().map_err(|failure| unfilled(&self.file, failure))
+    }
+
+    /// Makes this the newest revision, and the oldest whose history is kept.
+    pub(crate) fn finish(self, newest: Revision) -> Result<(), Error> {
+        let file = self.file.clone();
+        let finish = || -> Result<(), Failure> {
+            let write = self.database.begin_write()?;
+            let batch = Batch {
+                revision: newest,
+                meta: pack_meta(Timestamp(0), &Agent(Point::root())),
+                changes: Vec::new(),
+            };
+            write.open_table(LOG)?.insert(newest.0, &*encode_batch(&batch))?;
+            write.open_table(META)?.insert(OLDEST, &newest.0.to_le_bytes()[..])?;
+            write.commit()?;
+            self.database.close()?;
+            Ok(())
+        };
+        finish().map_err(|failure| unfilled(&file, failure))
+    }
+}
+
+fn unfilled(file: &Arc<str>, failure: Failure) -> Error {
+    let reason = match failure {
+        Failure::Redb(error) => error.to_string(),
+        Failure::Damaged(reason) => reason.to_owned(),
+        Failure::Newer { .. } => "it is there already".to_owned(),
+    };
+    Error::Unavailable { file: file.clone(), reason: reason.into() }
 }
 
 impl Store for RedbStore {

@@ -166,6 +166,11 @@ impl Mesh for NodeMesh {
         Ok(History { point, entries: log.into_iter().filter_map(views::history_entry).collect(), oldest })
     }
 
+    async fn backup(&self, _agent: Agent) -> Result<Upload, Problem> {
+        let bytes = self.registry.backup().await?;
+        Ok(bytes.map(|chunk| chunk.map_err(Problem::from)).boxed())
+    }
+
     async fn diff(&self, _agent: Agent, comparison: Comparison) -> Result<Diff, Problem> {
         latest(&self.registry).await?;
         let selector: Selector = comparison.selector.parse()?;
