@@ -337,6 +337,71 @@ fn a_full_disk_refuses_writes_and_recovers_by_itself() {
 }
 
 #[test]
+fn a_process_that_is_killed_on_a_full_disk_opens_again_reads_and_recovers() {
+    let rounds = if seeds() > 10 { 500 } else { 12 };
+    let mut acknowledged = 0;
+    for seed in 0..rounds {
+        let disk = Disk::default();
+        let store = disk.open().unwrap();
+        let mut script = Script::default();
+        script.run(&store, seed, 30).unwrap();
+        let mut random = Random(seed);
+        {
+            let mut state = disk.0.lock();
+            state.room = Some(state.current.len() + random.below(400_000));
+        }
+        let refused = (0..200).find_map(|n| {
+            let (key, value) = (format!("big-{n}"), "b".repeat(1_000 + random.below(100_000)));
+            let operation = Operation::put(key.clone(), Expect::Any, value.clone());
+            match futures_block(store.commit(Commit { operations: vec![operation], ..Commit::default() })) {
+                Ok(revision) => {
+                    script.newest = revision;
+                    script.acknowledged.insert(key, Some(value));
+                    script.steps += 1;
+                    None
+                }
+                Err(error) => {
+                    script.unknown = vec![(key, Some(value))];
+                    Some(error)
+                }
+            }
+        });
+        assert!(matches!(refused, Some(Error::Unavailable { .. })), "the disk fills up: {refused:?}");
+        // What a killed process wrote is still there; after a power cut only what was synced surely is.
+        let left = {
+            let state = disk.0.lock();
+            if seed % 2 == 0 { state.current.clone() } else { state.after_power_cut(&mut random) }
+        };
+        drop(store);
+        let room = left.len();
+        let disk = Disk::holding(left);
+        disk.0.lock().room = Some(room);
+        let store = disk.open().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        script.check(&store);
+        let big = || Commit {
+            operations: vec![Operation::put("after", Expect::Any, vec![7; 200_000])],
+            ..Commit::default()
+        };
+        // There may be room in the file itself.
+        let full = (0..200).any(|_| futures_block(store.commit(big())).is_err());
+        if full {
+            assert!(store.writable().is_err());
+            assert!(futures_block(store.snapshot(Bytes::from_static(b"key-"))).is_ok(), "reads go on");
+        }
+        disk.0.lock().room = None;
+        // The next attempt is made a second after the last at the soonest.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while futures_block(store.commit(big())).is_err() {
+            assert!(std::time::Instant::now() < until, "seed {seed}: writes did not go on");
+            std::thread::yield_now();
+        }
+        acknowledged += script.steps;
+    }
+    println!("{rounds} kills on a full disk, {acknowledged} acknowledged commits, 0 lost, 0 failed opens");
+    assert!(acknowledged > 30 * rounds as usize);
+}
+
+#[test]
 fn damage_is_noticed_or_harmless() {
     let disk = Disk::default();
     let store = disk.open().unwrap();
