@@ -124,16 +124,19 @@ fn same(before: Option<&Resource>, after: Option<&Resource>) -> bool {
     }
 }
 
+/// A resource at one end; `None` when it is not there.
+type Side = Option<Arc<Resource>>;
+
 /// The resources that commits touched, each with what it was before the first of them and after the last.
 #[derive(Default)]
 struct Touched {
-    points: BTreeMap<Point, (Option<Arc<Resource>>, Option<Arc<Resource>>)>,
+    points: BTreeMap<Point, (Side, Side)>,
     /// Where this ends when there were more.
     cut: Option<Point>,
 }
 
 impl Touched {
-    fn note(&mut self, point: Point, before: Option<Arc<Resource>>, after: Option<Arc<Resource>>) {
+    fn note(&mut self, point: Point, before: Side, after: Side) {
         if self.cut.as_ref().is_some_and(|cut| point > *cut) {
             return;
         }
