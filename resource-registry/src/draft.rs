@@ -468,8 +468,13 @@ impl<'a> Draft<'a> {
             return Err(Error::ParentMissing { point: point.clone(), parent }.into());
         };
         let above = above.kind.base.clone();
+        let declaration = self.declaration(point, kind)?;
+        if declaration.is_none() && matches!(kind.base, Base::Custom(_)) {
+            // It is only rehearsed, and what its declaration would say is not known yet.
+            return Ok(());
+        }
         // What was declared by an older version, and is wrong for this one, says nothing.
-        let declared = self.declaration(point, kind)?.and_then(|kind| Declared::of(&kind.properties).ok());
+        let declared = declaration.and_then(|kind| Declared::of(&kind.properties).ok());
         match declared.and_then(|declared| declared.parents) {
             Some(parents) if parents.contains(&above) => {}
             Some(parents) => {
