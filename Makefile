@@ -10,6 +10,7 @@ demo: build ## Runs the whole story on this machine, with three nodes: publish, 
 
 test: wasm ## Runs all tests
 	-@scripts/net-tools
+	-@scripts/node-tools
 	cargo test --release --workspace --quiet
 
 bench: build ## Runs all benchmarks; prints a table and writes target/bench/*.json

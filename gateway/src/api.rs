@@ -4,6 +4,7 @@ mod extract;
 mod files;
 mod history;
 mod homes;
+mod inside;
 mod lent;
 mod mesh;
 mod messages;
@@ -11,6 +12,7 @@ mod nodes;
 mod openapi;
 mod resources;
 mod scatter;
+mod topics;
 mod watch;
 
 use std::net::IpAddr;
@@ -25,6 +27,7 @@ use prometheus_client::registry::Registry;
 use starlane_core::{Agent, Code, Problem, Trace};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::body::{Answer, Budget, Guards};
@@ -33,13 +36,20 @@ use crate::doors::Host;
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::pace::Phase;
+use crate::portal::{Door, session};
 use crate::problem::Failure;
 use crate::web::{TRACEPARENT, host_name};
 
+pub(crate) use inside::{ask, call, whole};
+pub(crate) use messages::said;
 pub(crate) use openapi::document;
+pub(crate) use watch::{Open, read_token};
 
 /// Who needs no token: those who ask whether the node lives, and those who want to learn the API.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
+
+/// Where sessions of the portal are opened.
+const PORTAL: &str = "/v1/ws";
 
 pub(crate) struct Api<M> {
     router: Router,
@@ -48,19 +58,36 @@ pub(crate) struct Api<M> {
 
 /// What all handlers share.
 pub(crate) struct Shared<M> {
-    mesh: Arc<M>,
-    config: Arc<Config>,
+    pub(crate) mesh: Arc<M>,
+    pub(crate) config: Arc<Config>,
     budget: Arc<Budget>,
     registry: Arc<Registry>,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     streams: Arc<Semaphore>,
-    closing: CancellationToken,
+    sessions: Arc<Semaphore>,
+    pub(crate) closing: CancellationToken,
+    /// What goes on beside connections, and is waited for when the doors close.
+    pub(crate) tasks: TaskTracker,
 }
 
 impl<M> Shared<M> {
     /// On whose authority the bearer of the token acts.
-    fn agent(&self) -> Agent {
+    pub(crate) fn agent(&self) -> Agent {
         self.config.api_agent.clone()
+    }
+
+    /// Whether a text is the token of the API.
+    pub(crate) fn knows(&self, token: &str) -> bool {
+        equal(token.as_bytes(), self.config.token.as_bytes())
+    }
+
+    /// A place among the sessions that may be open.
+    pub(crate) fn session(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.sessions).try_acquire_owned().map_err(|_| {
+            let mut problem = Problem::new(Code::Busy, "too many sessions of the portal are open");
+            problem.retry_after = Some(5);
+            problem.help("serve more points in one session, or connect to another node")
+        })
     }
 
     /// A place among the streams that may be open.
@@ -80,32 +107,40 @@ impl<M: Mesh> Api<M> {
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
         closing: CancellationToken,
+        tasks: TaskTracker,
     ) -> Arc<Self> {
         let limits = &config.limits;
         let shared = Arc::new(Shared {
             mesh,
             budget: Budget::new(limits.bodies_bytes_max),
             streams: Arc::new(Semaphore::new(limits.streams_max)),
+            sessions: Arc::new(Semaphore::new(limits.sessions_max)),
             config,
             registry,
             metrics,
             closing,
+            tasks,
         });
         Arc::new(Self { router: router(Arc::clone(&shared)), shared })
     }
 
-    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Failure> {
+    /// Whether a request may be answered, and whether it carries the token.
+    fn check(&self, path: &str, headers: &HeaderMap) -> Result<bool, Failure> {
         self.check_host(headers)?;
         self.check_origin(headers)?;
         if OPEN.contains(&path) {
-            return Ok(());
+            return Ok(false);
         }
         let given = headers.get(AUTHORIZATION).and_then(|value| {
             let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
-        if given.is_some_and(|given| equal(given.as_bytes(), self.shared.config.token.as_bytes())) {
-            return Ok(());
+        if given.is_some_and(|given| self.shared.knows(given)) {
+            return Ok(true);
+        }
+        if path == PORTAL && given.is_none() {
+            // A browser cannot send it along; then the first frame carries it.
+            return Ok(false);
         }
         let detail = if given.is_some() { "the token is not valid" } else { "the request carries no token" };
         let help = "send `Authorization: Bearer TOKEN`; the administrator's token is a file in the node's data folder";
@@ -184,6 +219,9 @@ fn router<M: Mesh>(shared: Arc<Shared<M>>) -> Router {
         .route("/v1/request/{point}", post(messages::request::<M>))
         .route("/v1/send/{point}", post(messages::send::<M>))
         .route("/v1/scatter", post(scatter::scatter::<M>))
+        .route("/v1/publish/{point}", post(topics::publish::<M>))
+        .route("/v1/subscribe/{point}", get(topics::subscribe::<M>))
+        .route(PORTAL, get(session::open::<M>))
         .route("/v1/bundles/{point}", put(files::publish::<M>))
         .route("/v1/files/{point}", get(files::read::<M>).put(files::write::<M>))
         .fallback(no_path)
@@ -222,7 +260,12 @@ impl<M: Mesh> Host for Api<M> {
         let trace = told.unwrap_or_else(|| Trace::root(visit.api.shared.mesh.new_message_id()));
         request.extensions_mut().insert(trace);
         let answered = match visit.api.check(request.uri().path(), request.headers()) {
-            Ok(()) => {
+            Ok(authorized) => {
+                if request.uri().path() == PORTAL {
+                    let serving = Arc::new(visit.phase.serving());
+                    let door = Door { api: visit.api.router.clone(), authorized, _serving: serving };
+                    request.extensions_mut().insert(door);
+                }
                 let request = request.map(axum::body::Body::new);
                 match visit.api.router.clone().call(request).await {
                     Ok(response) => response,

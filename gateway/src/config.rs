@@ -95,6 +95,8 @@ pub struct Limits {
     pub request_timeout_max: Duration,
     /// Watches, followed logs and scatters open at once; the next is answered 503.
     pub streams_max: usize,
+    /// Sessions of the portal open at once; the next is answered 503.
+    pub sessions_max: usize,
     /// How often a silent stream says that it lives.
     pub heartbeat: Duration,
     /// How many resources a page has when not asked otherwise, and at most.
@@ -124,6 +126,7 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(30),
             request_timeout_max: Duration::from_secs(300),
             streams_max: 2_048,
+            sessions_max: 4_096,
             heartbeat: Duration::from_secs(15),
             page_default: 100,
             page_max: 1_000,

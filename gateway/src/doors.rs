@@ -109,8 +109,14 @@ impl<M: Mesh> Doors<M> {
         let tasks = TaskTracker::new();
 
         let web = Web::new(Arc::clone(&mesh), Arc::clone(&config));
-        let api =
-            Api::new(mesh, Arc::clone(&config), registry, Arc::clone(&api_metrics), drain.token.clone());
+        let api = Api::new(
+            mesh,
+            Arc::clone(&config),
+            registry,
+            Arc::clone(&api_metrics),
+            drain.token.clone(),
+            tasks.clone(),
+        );
         let tls = match &config.protection {
             Protection::Tls(tls) => Some(tls.acceptor()),
             Protection::LoopbackOnly | Protection::BehindProxy => None,
@@ -255,12 +261,12 @@ impl Door {
             let _counted = counted;
             let ended = match tls {
                 None => {
-                    let connection = http.serve_connection(TokioIo::new(paced), service);
+                    let connection = http.serve_connection(TokioIo::new(paced), service).with_upgrades();
                     until_drained(connection, &drain, drain_timeout).await.is_ok()
                 }
                 Some(tls) => match shake_hands(&tls, paced, &drain).await {
                     Some(stream) => {
-                        let connection = http.serve_connection(TokioIo::new(stream), service);
+                        let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
                         until_drained(connection, &drain, drain_timeout).await.is_ok()
                     }
                     None => false,
@@ -304,12 +310,12 @@ fn is_plain(error: &io::Error) -> bool {
 
 /// Serves a connection to its end, which comes soon after the doors begin to close.
 async fn until_drained<I, S>(
-    connection: http1::Connection<TokioIo<I>, S>,
+    connection: http1::UpgradeableConnection<TokioIo<I>, S>,
     drain: &Drain,
     drain_timeout: Duration,
 ) -> hyper::Result<()>
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: hyper::service::Service<
             http::Request<Incoming>,
             Response = http::Response<Answer>,

@@ -12,6 +12,7 @@ mod mesh;
 mod metrics;
 mod pace;
 mod page;
+pub mod portal;
 mod problem;
 mod schema;
 mod segment;

@@ -8,10 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use starlane_core::{
-    Agent, Blob, Event, Key, Message, MessageId, NodeName, Outcome, Point, Problem, PropertyChange, Request,
-    Resource, ResumeToken, Revision, Role, Timestamp, Trace, When,
+    Agent, Blob, Event, Key, Kind, Message, MessageId, NodeName, Outcome, Point, Problem, PropertyChange,
+    Request, Resource, ResumeToken, Revision, Role, Timestamp, Trace, When,
 };
+use tokio::sync::mpsc;
 
+use crate::portal::{Order, Seat, Subscription};
 use crate::shapes::{
     Create, Created, DeadLetterList, Deleted, Description, Diff, ExecProblem, Graph, History, Info, LogLine,
     Moved, NodeInfo, NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why,
@@ -55,6 +57,39 @@ pub trait Mesh: Send + Sync + 'static {
         agent: Agent,
         scatter: Scatter,
     ) -> impl Future<Output = Result<Gathering, Problem>> + Send;
+
+    /// A place for a session among those who serve points here, and what it will be asked.
+    fn seat(&self) -> (Seat, mpsc::Receiver<Order>);
+
+    /// Lets a session take the messages of a point, from wherever in the mesh they come, together with all others who serve it;
+    /// done when the mesh knows. With a kind, the resource is made when it is not there.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing is at the point, `Usage` when its messages go to code of its own, `Unreachable` when the
+    /// registry is out of reach.
+    fn serve(
+        &self,
+        agent: Agent,
+        point: Point,
+        kind: Option<Kind>,
+        seat: Seat,
+    ) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// Tells all who subscribe to the signal's receiver; done when the links' queues have taken it.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing is at the point.
+    fn publish_event(&self, message: Message) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// What is published to a topic from now on, by whichever node.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing is at the point, `Unreachable` when the registry is out of reach.
+    fn subscribe(
+        &self,
+        agent: Agent,
+        topic: Point,
+    ) -> impl Future<Output = Result<Subscription, Problem>> + Send;
 
     /// The resource at a point.
     fn get(

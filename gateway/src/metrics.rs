@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     /// Watches and followed logs that are open now.
     pub(crate) streams: Gauge,
+    /// Sessions of the portal that are open now.
+    pub(crate) sessions: Gauge,
     /// Connections that were answered 503 and closed because there were too many.
     pub(crate) refused: Counter,
     /// Connections that were closed because they broke a rule or a limit of time.
@@ -58,6 +60,7 @@ impl Metrics {
         let requests = Family::<ClassLabels, Counter>::default();
         let latency = Family::<Labels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
         let (connections, streams) = (Family::<Labels, Gauge>::default(), Family::<Labels, Gauge>::default());
+        let sessions = Family::<Labels, Gauge>::default();
         let (refused, broken) = (Family::<Labels, Counter>::default(), Family::<Labels, Counter>::default());
         let doors = names.map(|door| {
             let labels = Labels { door };
@@ -66,6 +69,7 @@ impl Metrics {
                 latency: Latency(latency.get_or_create_owned(&labels)),
                 connections: connections.get_or_create_owned(&labels),
                 streams: streams.get_or_create_owned(&labels),
+                sessions: sessions.get_or_create_owned(&labels),
                 refused: refused.get_or_create_owned(&labels),
                 broken: broken.get_or_create_owned(&labels),
             })
@@ -75,6 +79,7 @@ impl Metrics {
         registry.register("request_seconds", "Time from a request's head to its answer's end", latency);
         registry.register("connections", "Connections open now", connections);
         registry.register("streams", "Watches and followed logs open now", streams);
+        registry.register("sessions", "Sessions of the portal open now", sessions);
         registry.register(
             "connections_refused",
             "Connections answered 503 because there were too many",

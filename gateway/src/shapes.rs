@@ -223,6 +223,30 @@ pub struct Sent {
     pub id: String,
 }
 
+/// What one who subscribes to a topic hears.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum TopicLine {
+    /// Something was published.
+    Event {
+        /// Who did.
+        #[schema(value_type = schema::Point)]
+        from: Point,
+        /// What it is about; `/` unless it was said.
+        path: String,
+        /// Its headers, in order; a name may repeat.
+        headers: Vec<(String, String)>,
+        /// What it says.
+        #[serde(flatten)]
+        data: Data,
+    },
+    /// Events were missed, since they were not read as fast as they came.
+    Gap {
+        /// How many.
+        missed: u64,
+    },
+}
+
 /// What the statements of a script answered, in order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Results {

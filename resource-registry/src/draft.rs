@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use starlane_core::{
-    Assignment, Base, Code, CreateMode, Declared, Key, Kind, Names, Point, PointError, Problem, Properties,
-    Property, PropertyChange, Resource, Revision, Sequence, Status,
+    Assignment, Base, Code, CreateMode, Declared, Interest, Key, Kind, Names, Point, PointError, Problem,
+    Properties, Property, PropertyChange, Resource, Revision, Sequence, Status,
     rules::{made_by_hand, may_be_at, may_stand_under},
 };
 
@@ -187,7 +187,7 @@ impl<'a> Draft<'a> {
                 CreateMode::Override => {
                     self.check_owner(point, &create.kind)?;
                     let mut body = self.body(point)?;
-                    let stays = |key: &Key, property: &Property| property.locked || Assignment::owns(key);
+                    let stays = |key: &Key, property: &Property| property.locked || is_set_by_mesh(key);
                     let kept = body.properties.iter().filter(|(key, property)| stays(key, property));
                     let kept = kept.map(|(key, property)| (key.clone(), property.clone())).collect();
                     body.properties = self.changed(point, kept, &create.changes)?;
@@ -415,9 +415,7 @@ impl<'a> Draft<'a> {
             return Err(Error::Invalid { point: point.clone(), kind: body.kind, errors }.into());
         }
         if let Some(schema) = self.schema(point, &body.kind)? {
-            // Where it lives is none of the schema's business.
-            let assigned: Properties =
-                body.properties.extract_if(.., |key, _| Assignment::owns(key)).collect();
+            let assigned: Properties = body.properties.extract_if(.., |key, _| is_set_by_mesh(key)).collect();
             schema.fill(&mut body.properties);
             schema.type_values(&mut body.properties);
             let errors = schema.check(&body.properties);
@@ -438,7 +436,7 @@ impl<'a> Draft<'a> {
         changes: &[PropertyChange],
     ) -> Result<Properties, Error> {
         if self.by_hand
-            && let Some(change) = changes.iter().find(|change| Assignment::owns(change.key()))
+            && let Some(change) = changes.iter().find(|change| is_set_by_mesh(change.key()))
         {
             return Err(Error::Assigned { point: point.clone(), key: change.key().clone() });
         }
@@ -631,6 +629,11 @@ fn published(point: &Point, what: &str, help: impl Into<String>) -> Error {
 }
 
 /// Whether a point is in the space of the mesh and not where users declare kinds.
+/// Whether only the mesh writes the property.
+fn is_set_by_mesh(key: &Key) -> bool {
+    Assignment::owns(key) || Interest::owns(key)
+}
+
 fn is_the_meshs(point: &Point) -> bool {
     let declares = || point.parent().is_some_and(|parent| parent.as_str() == "mesh:kinds");
     point.space() == Some(MESH) && !declares()

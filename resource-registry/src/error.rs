@@ -60,8 +60,8 @@ pub enum Error {
         /// Which.
         key: Key,
     },
-    /// The property says where the resource lives, which only the mesh decides.
-    #[error("`{key}` of `{point}` is set by the mesh: it says where `{point}` lives")]
+    /// The property says where the resource lives or who serves it, which only the mesh knows.
+    #[error("`{key}` of `{point}` is set by the mesh alone: it says where messages to `{point}` go")]
     Assigned {
         /// Of which resource.
         point: Point,
@@ -199,7 +199,7 @@ impl From<Error> for Problem {
             )),
             Error::Assigned { point, .. } => problem(Code::PropertyValue)
                 .at(&point)
-                .help("leave it out: the mesh writes it when it decides where the resource lives"),
+                .help("leave it out: the mesh writes it when it knows where messages go"),
             Error::Invalid { point, errors, .. } => {
                 let mut problem = problem(Code::Schema)
                     .at(&point)

@@ -15,12 +15,14 @@ mod cursor;
 mod declared;
 pub mod frame;
 mod header;
+mod interest;
 mod kind;
 mod message;
 mod moment;
 mod nearest;
 mod node;
 pub mod placement;
+pub mod portal;
 mod problem;
 mod property;
 mod query;
@@ -42,6 +44,7 @@ pub use command::{
 };
 pub use config::{Config, EnvValue, ResolvedConfig};
 pub use declared::{Column, Declared, Names};
+pub use interest::Interest;
 pub use kind::{Base, Kind, KindError, Name, Specific, Sub, kind_unknown};
 pub use message::{
     Agent, Blob, Body, CallChain, Digest, DigestError, Header, Headers, Message, MessageId, Method,

@@ -16,6 +16,7 @@
 //! | `keeping.rs` | the states of mechtrons |
 //! | `heart.rs` | what a member does for as long as it runs |
 //! | `follow.rs`, `fresh.rs` | what a selector means, kept up with; reads that hold what others wrote |
+//! | `serving.rs` | the points that are served, and the topics that are heard, over the portal |
 //! | `router.rs` | the way of a message: bind, code or content, here or elsewhere |
 //! | `signals.rs` | messages without an answer, in order |
 //! | `artifacts.rs` | binds, configs and modules, read once |
@@ -52,6 +53,7 @@ mod reach;
 mod router;
 mod sampled;
 mod services;
+mod serving;
 mod signals;
 mod tokens;
 mod views;
@@ -93,6 +95,7 @@ use outside::{NodeOutside, Surroundings};
 use provision::Provision;
 use reach::Reach;
 use router::Router;
+use serving::Serving;
 use signals::Signals;
 use tokens::RegistryTokens;
 
@@ -171,6 +174,7 @@ pub struct Node {
     host: Host,
     links: Links,
     arrivals: Arc<Arrivals>,
+    serving: Serving,
     /// Why the node must stop, when it must.
     over: watch::Receiver<Option<Problem>>,
     _lock: FolderLock,
@@ -289,6 +293,7 @@ impl Node {
         let artifacts = Artifacts::new(registry.clone(), blobs.clone(), host.clone());
         registry.set_schemas(Arc::new(artifacts.clone()));
         let provision = Provision::new(registry.clone(), keeping.clone(), artifacts.clone(), host.clone());
+        let serving = Serving::new(registry.clone(), by.clone(), name.clone(), links.clone());
         let router = Router::new(
             registry.clone(),
             blobs.clone(),
@@ -297,6 +302,7 @@ impl Node {
             homes.clone(),
             links.clone(),
             ids.clone(),
+            serving.clone(),
         );
         let signals = Signals::start(&router, &homes, &dead);
         surroundings.complete(artifacts.clone(), provision.clone(), router.clone(), signals.clone());
@@ -325,12 +331,19 @@ impl Node {
                 provision.recover(&by).await?;
                 blobs.sweep(resource_registry::named_blobs(&registry)?, BLOB_GRACE).await?;
                 let lead = leader.clone().lead(inbox, links.clone(), hosting.clone(), provision.clone());
+                log_end("dead services", serving.clone().forget_the_dead());
                 log_end("placement", lead);
                 Some(leader)
             }
             None => None,
         };
-        arrivals.set_receivers(Receivers { router: router.clone(), signals, hosting: hosting.clone() });
+        arrivals.set_receivers(Receivers {
+            router: router.clone(),
+            signals,
+            hosting: hosting.clone(),
+            serving: serving.clone(),
+        });
+        log_end("services", serving.clone().keep_up());
         let nodes = heart::Nodes {
             links: links.clone(),
             me: name.clone(),
@@ -370,7 +383,18 @@ impl Node {
         };
         let admin = Agent(genesis::mesh_point("users", "admin")?);
         let anonymous = Agent(genesis::mesh_point("users", "anonymous")?);
-        let mesh = NodeMesh { registry, blobs, artifacts, provision, router, commands, ids, reach, info };
+        let mesh = NodeMesh {
+            registry,
+            blobs,
+            artifacts,
+            provision,
+            router,
+            commands,
+            ids,
+            reach,
+            serving: serving.clone(),
+            info,
+        };
         let certificate = match &config.protection {
             Protection::Tls(tls) => Some(tls.certificate()),
             Protection::LoopbackOnly | Protection::BehindProxy => None,
@@ -392,7 +416,7 @@ impl Node {
             certificate,
         })
         .map_err(io("node.json"))?;
-        Ok(Self { name, data, doors, addresses, listen, host, links, arrivals, over, _lock: lock })
+        Ok(Self { name, data, doors, addresses, listen, host, links, arrivals, serving, over, _lock: lock })
     }
 
     /// What it is called in the mesh.
@@ -423,6 +447,7 @@ impl Node {
             }
         };
         self.doors.run(stop).await;
+        self.serving.leave().await;
         self.host.drain(DRAIN_TIMEOUT).await;
         self.arrivals.settle(DRAIN_TIMEOUT).await;
         self.links.handle.stop().await;

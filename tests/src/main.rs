@@ -14,6 +14,11 @@ fn main() -> ExitCode {
             println!("P01 P02 {figures}");
             figures.kept()
         }
+        "orders" => {
+            let report = soak::orders_while_the_node_is_killed(100_000, 20);
+            println!("{report}");
+            report.kept()
+        }
         #[cfg(target_os = "linux")]
         name => match of_a_mesh(name) {
             Some(report) => {
@@ -54,8 +59,7 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
 }
 
 fn usage() -> ExitCode {
-    let names =
-        "kill, revoke, outcome, order, death, alive, split, drain, move-memory, move-node, move-mesh, cable";
+    let names = "kill, orders, revoke, outcome, order, death, alive, split, drain, move-memory, move-node, move-mesh, cable";
     eprintln!("usage: soak NAME, where NAME is one of: {names}");
     ExitCode::from(2)
 }

@@ -11,6 +11,7 @@ mod kill;
 mod moves;
 #[cfg(target_os = "linux")]
 mod order;
+mod orders;
 #[cfg(target_os = "linux")]
 mod outcome;
 mod report;
@@ -30,6 +31,7 @@ pub use kill::{KillFigures, kill_during_creates};
 pub use moves::moves_under_load;
 #[cfg(target_os = "linux")]
 pub use order::signals_over_a_bad_network;
+pub use orders::orders_while_the_node_is_killed;
 #[cfg(target_os = "linux")]
 pub use outcome::requests_under_kills;
 pub use report::Report;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tests::root;
 
 /// What each crate may use of ours. Arrows point down only.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("starlane-core", &[]),
     ("mechtron-abi", &[]),
     ("mechtron-sdk-macros", &[]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("mechtron-host", &["starlane-core", "mechtron-abi"]),
     ("gateway", &["starlane-core"]),
     ("mesh", &["starlane-core"]),
+    ("starlane-client", &["starlane-core"]),
     ("mechtron-template", &[]),
     (
         "starlane",
@@ -42,8 +43,8 @@ const TECHNOLOGIES: [(&str, &str); 11] = [
 ];
 
 /// All that the pure crate may use.
-const CORE_USES: [&str; 8] =
-    ["bytes", "postcard", "regex", "semver", "serde", "serde_json", "thiserror", "uuid"];
+const CORE_USES: [&str; 9] =
+    ["base64", "bytes", "postcard", "regex", "semver", "serde", "serde_json", "thiserror", "uuid"];
 
 struct Package {
     name: String,

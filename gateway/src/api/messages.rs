@@ -7,6 +7,7 @@ use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -120,7 +121,7 @@ pub(crate) async fn send<M: Mesh>(
     clippy::too_many_arguments,
     reason = "each is one part of a request, and both callers have them apart"
 )]
-fn message<M: Mesh>(
+pub(super) fn message<M: Mesh>(
     shared: &Shared<M>,
     to: Point,
     method: Option<String>,
@@ -144,18 +145,27 @@ pub(super) fn content(
     headers: &HeaderMap,
     body: Whole,
 ) -> Result<Request, Problem> {
-    let method = method.unwrap_or(if body.bytes.is_empty() { "GET" } else { "POST" });
-    let method = read_method(method)?;
+    let mut known = headers_of(headers)?;
+    if let Some(content_type) = &body.content_type {
+        known.set("content-type", content_type);
+    }
+    said(method, path, known, body.bytes)
+}
+
+/// What is said in a message, by whichever door.
+pub(crate) fn said(
+    method: Option<&str>,
+    path: Option<String>,
+    headers: Headers,
+    body: Bytes,
+) -> Result<Request, Problem> {
+    let method = read_method(method.unwrap_or(if body.is_empty() { "GET" } else { "POST" }))?;
     let path = path.unwrap_or_else(|| "/".to_owned());
     if !path.starts_with('/') || path.chars().any(|c| c.is_control() || c.is_whitespace()) {
         let problem = Problem::new(Code::Usage, format!("`{}` is not a path", path.escape_debug()));
         return Err(problem.help("a path begins with `/` and holds no white space"));
     }
-    let mut known = headers_of(headers)?;
-    if let Some(content_type) = &body.content_type {
-        known.set("content-type", content_type);
-    }
-    Ok(Request { method, path: path.into(), headers: known, body: Body::Bytes(body.bytes) })
+    Ok(Request { method, path: path.into(), headers, body: Body::Bytes(body) })
 }
 
 /// The headers of the message: those of the call, without what is between the caller and this door.

@@ -5,7 +5,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi as _};
 
-use super::{files, history, homes, mesh, messages, nodes, resources, scatter, watch};
+use super::{files, history, homes, mesh, messages, nodes, resources, scatter, topics, watch};
+use crate::portal::session;
 use crate::shapes::{ProblemDetails, WatchEvent};
 
 /// The document that describes the API.
@@ -26,7 +27,8 @@ pub(crate) fn document() -> String {
     paths(
         mesh::healthz, mesh::readyz, mesh::metrics, openapi, mesh::info, mesh::errors, mesh::exec,
         nodes::list, nodes::get, nodes::patch, nodes::revoke, nodes::graph, nodes::new_token, nodes::tokens,
-        nodes::delete_token, homes::trace, homes::why, homes::move_to, scatter::scatter, resources::select, resources::create, resources::get, resources::patch, resources::delete,
+        nodes::delete_token, homes::trace, homes::why, homes::move_to, scatter::scatter, topics::publish, topics::subscribe,
+        session::open, resources::select, resources::create, resources::get, resources::patch, resources::delete,
         resources::describe, history::history, history::diff, history::backup, watch::watch, watch::logs, messages::request,
         messages::send, messages::dead_letters, files::publish,
         files::read, files::write,

@@ -84,7 +84,7 @@ pub(crate) async fn watch<M: Mesh>(
     Ok(stream(form.content_type(), Body::from_stream(body)))
 }
 
-fn read_token(text: &str) -> Result<ResumeToken, Problem> {
+pub(crate) fn read_token(text: &str) -> Result<ResumeToken, Problem> {
     text.parse().map_err(|error: starlane_core::ResumeTokenError| {
         Problem::new(Code::WatchMismatch, error.to_string())
             .help("send the `token` of an event as it came, or nothing to begin with the list")
@@ -109,13 +109,13 @@ pub(super) fn heartbeat<M>(shared: &Shared<M>) -> Interval {
 }
 
 /// A stream that is open; counted as long as it lives.
-pub(super) struct Open {
+pub(crate) struct Open {
     metrics: Arc<Metrics>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Open {
-    pub(super) fn new<M>(shared: &Shared<M>) -> Result<Self, Problem> {
+    pub(crate) fn new<M>(shared: &Shared<M>) -> Result<Self, Problem> {
         let permit = shared.stream()?;
         shared.metrics.streams.inc();
         Ok(Self { metrics: Arc::clone(&shared.metrics), _permit: permit })

@@ -7,14 +7,15 @@ use std::sync::{Arc, LazyLock, Mutex};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use gateway::portal::{Order, Pools, Seat, Subscription, Topics};
 use gateway::shapes::*;
 use gateway::{
     Comparison, Content, Expect, Freshness, Gathered, Gathering, Mesh, Scatter, Selection, SpaceState,
     TokenTerms, Upload,
 };
 use starlane_core::{
-    Agent, Blob, Body, Change, Code, Digest, Epoch, Event, Generation, Message, MessageId, NodeName, Outcome,
-    Payload, Phase, Point, Problem, Property, PropertyChange, Refusal, Reply, Resource, ResumeToken,
+    Agent, Blob, Body, Change, Code, Digest, Epoch, Event, Generation, Kind, Message, MessageId, NodeName,
+    Outcome, Payload, Phase, Point, Problem, Property, PropertyChange, Refusal, Reply, Resource, ResumeToken,
     Revision, Role, Span, Status, Timestamp,
 };
 
@@ -86,6 +87,8 @@ pub(crate) struct Fake {
     pub(crate) unready: std::sync::atomic::AtomicBool,
     /// Lets one request through `/gate`.
     pub(crate) gate: tokio::sync::Notify,
+    pub(crate) pools: Pools,
+    pub(crate) topics: Topics,
 }
 
 impl Fake {
@@ -137,6 +140,9 @@ impl Mesh for Fake {
     }
 
     async fn request(&self, message: Message) -> Outcome {
+        if self.pools.serves(&message.header.to) {
+            return self.pools.request(message).await;
+        }
         let Payload::Request(request) = message.payload else { panic!("not a request") };
         let header = message.header;
         let text = |status, text: &str| Outcome::Ok(Reply::new(status, "text/plain", text.to_owned()));
@@ -226,12 +232,45 @@ impl Mesh for Fake {
 
     async fn send(&self, message: Message) -> Result<MessageId, Problem> {
         let Payload::Signal(signal) = &message.payload else { panic!("not a signal") };
+        if self.pools.serves(&message.header.to) {
+            return Ok(self.pools.send(message).map(|()| MessageId(43))?);
+        }
         self.hear(format!("{} {} to {}", signal.method, signal.path, message.header.to));
         if message.header.to == point("missing") {
             Err(not_found(&message.header.to))
         } else {
             Ok(MessageId(42))
         }
+    }
+
+    fn seat(&self) -> (Seat, tokio::sync::mpsc::Receiver<Order>) {
+        self.pools.seat()
+    }
+
+    async fn serve(
+        &self,
+        _agent: Agent,
+        point: Point,
+        kind: Option<Kind>,
+        seat: Seat,
+    ) -> Result<(), Problem> {
+        self.hear(format!("serve {point} as {}", kind.map(|kind| kind.to_string()).unwrap_or_default()));
+        if point.space() == Some("missing") {
+            return Err(not_found(&point));
+        }
+        Ok(seat.join(&point)?)
+    }
+
+    async fn publish_event(&self, message: Message) -> Result<(), Problem> {
+        self.topics.tell(message);
+        Ok(())
+    }
+
+    async fn subscribe(&self, _agent: Agent, topic: Point) -> Result<Subscription, Problem> {
+        if topic.space() == Some("missing") {
+            return Err(not_found(&topic));
+        }
+        Ok(self.topics.subscribe(&topic)?)
     }
 
     async fn exec(&self, agent: Agent, script: String) -> Result<Vec<Output>, ExecProblem> {

@@ -10,6 +10,7 @@ mod hostile;
 mod nodes;
 mod openapi;
 mod patience;
+mod portal;
 mod scatter;
 mod streams;
 mod tls;

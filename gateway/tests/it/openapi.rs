@@ -52,7 +52,7 @@ async fn every_path_is_there_and_tells_of_problems() {
     let world = World::new().await;
     let document = document();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 28);
+    assert_eq!(paths.len(), 32);
     for (path, operations) in paths {
         for (method, operation) in operations.as_object().unwrap() {
             let problem = &operation["responses"]["default"]["content"]["application/problem+json"]["schema"];

@@ -97,13 +97,29 @@ impl Registry {
         expect: Revision,
     ) -> Result<Arc<Resource>, Error> {
         let changes = assignment.map(Assignment::changes).unwrap_or_default();
+        self.note(by, point, &changes, status, expect).await
+    }
+
+    /// Writes what the mesh alone knows of a resource of whomever: properties that users cannot set, and how it is if that is
+    /// given. `expect` is what must have changed it last.
+    ///
+    /// # Errors
+    /// When the resource is missing or at another revision than `expect`.
+    pub async fn note(
+        &self,
+        by: &Agent,
+        point: &Point,
+        changes: &[PropertyChange],
+        status: Option<&Status>,
+        expect: Revision,
+    ) -> Result<Arc<Resource>, Error> {
         let claim = Claim { here: vec![point.clone()], ..Claim::default() };
         let _held = self.inner.locks.take(claim).await;
         let committed = self
             .inner
             .commit(by, false, |draft| {
                 draft.expect(point, Some(expect))?;
-                draft.set(point, &changes)?;
+                draft.set(point, changes)?;
                 status.map_or(Ok(()), |status| draft.set_status(point, status))
             })
             .await?;

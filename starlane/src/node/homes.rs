@@ -282,7 +282,7 @@ impl Drop for Parked {
 }
 
 /// One of several nodes: always the same from one node, and others from others (rendezvous hashing).
-fn nearest<'a>(from: &NodeName, nodes: &'a [NodeName]) -> Option<&'a NodeName> {
+pub(super) fn nearest<'a>(from: &NodeName, nodes: &'a [NodeName]) -> Option<&'a NodeName> {
     nodes.iter().max_by_key(|name| weight(from, name))
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use gateway::portal::is_event;
 use mesh::join::{self, Carrier, Enrolment};
 use mesh::{About, Call, Credentials, LinkStateRouting, Local, Map, Parts, Place, Service, Socket};
 use parking_lot::RwLock;
@@ -23,6 +24,7 @@ use super::leader::Leader;
 use super::members::Members;
 use super::router::Router;
 use super::services::{self, BLOBS, DESK, HOST, LEADER, STATES, STORE};
+use super::serving::Serving;
 use super::signals::Signals;
 use super::tokens::RegistryTokens;
 use super::{ids, services::HostAsk};
@@ -234,6 +236,7 @@ pub(super) struct Receivers {
     pub(super) router: Router,
     pub(super) signals: Signals,
     pub(super) hosting: Hosting,
+    pub(super) serving: Serving,
 }
 
 impl Arrivals {
@@ -358,6 +361,7 @@ impl Local for Arrivals {
 
     fn send(&self, message: Message) {
         match self.receivers() {
+            Ok(receivers) if is_event(&message) => receivers.serving.topics().tell(message),
             Ok(receivers) => receivers.signals.arrived(message),
             Err(refusal) => {
                 let (from, to) = (&message.header.from, &message.header.to);

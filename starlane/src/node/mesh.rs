@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use gateway::portal::{Order, Seat, Subscription};
 use gateway::shapes::{
     Create, CreateMode, Created, DeadLetterList, Deleted, Description, Diff, ExecProblem, Graph, History,
     Info, LogLine, Moved, NodeInfo, NodePatch, Output, Page, Published, Route, Token, TokenInfo, Why,
@@ -19,9 +20,10 @@ use gateway::{
 use mechtron_host::State;
 use resource_registry::{BlobStore, Delete, Limits, LogOf, Registry, bundle, files};
 use starlane_core::{
-    Agent, Blob, Code, Event, Message, MessageId, NodeName, Outcome, Point, Problem, PropertyChange, Query,
-    Resource, ResumeToken, Revision, Selector, Target,
+    Agent, Blob, Code, Event, Kind, Message, MessageId, NodeName, Outcome, Point, Problem, PropertyChange,
+    Query, Resource, ResumeToken, Revision, Selector, Target,
 };
+use tokio::sync::mpsc;
 
 use super::commands::{Commands, not_found, told};
 use super::fresh::{find, latest};
@@ -33,6 +35,7 @@ use super::provision::Provision;
 use super::reach::Reach;
 use super::router::{Router, has_code};
 use super::services::{MadeToken, NodeLife, Placed};
+use super::serving::{Serving, is_served};
 use super::{gather, metrics, sampled, views};
 
 /// How many children a description lists.
@@ -48,6 +51,7 @@ pub(super) struct NodeMesh {
     pub(super) commands: Commands,
     pub(super) ids: Arc<Ids>,
     pub(super) reach: Reach,
+    pub(super) serving: Serving,
     pub(super) info: Info,
 }
 
@@ -84,6 +88,41 @@ impl Mesh for NodeMesh {
         let id = message.header.id;
         self.router.send(message).await?;
         Ok(id)
+    }
+
+    fn seat(&self) -> (Seat, mpsc::Receiver<Order>) {
+        self.serving.pools().seat()
+    }
+
+    async fn serve(&self, agent: Agent, point: Point, kind: Option<Kind>, seat: Seat) -> Result<(), Problem> {
+        if let Some(kind) = kind {
+            let (mode, target) = (starlane_core::CreateMode::Ensure, Target::Point(point.clone()));
+            self.provision.create(&agent, mode, target, kind, Vec::new()).await?;
+        }
+        let resource = self.find(&point).await?;
+        if has_code(&resource) {
+            let detail = format!("`{resource}` has code of its own, which its messages go to");
+            return Err(Problem::new(Code::Usage, detail).at(&point).help("serve a point of your own"));
+        }
+        seat.join(&point)?;
+        let written = self.serving.settle(&point).await;
+        if written.is_err() {
+            seat.leave(&point);
+        }
+        written
+    }
+
+    async fn publish_event(&self, message: Message) -> Result<(), Problem> {
+        let topic = self.find(&message.header.to).await?;
+        self.serving.publish(&topic, message);
+        Ok(())
+    }
+
+    async fn subscribe(&self, _agent: Agent, topic: Point) -> Result<Subscription, Problem> {
+        self.find(&topic).await?;
+        let subscription = self.serving.topics().subscribe(&topic)?;
+        self.serving.settle(&topic).await?;
+        Ok(subscription)
     }
 
     async fn exec(&self, agent: Agent, script: String) -> Result<Vec<Output>, ExecProblem> {
@@ -290,7 +329,9 @@ impl Mesh for NodeMesh {
     async fn space(&self, space: Point) -> SpaceState {
         match self.registry.get(&space) {
             None => SpaceState::Missing,
-            Some(resource) if resource.property("bind").is_none() && !has_code(&resource) => {
+            Some(resource)
+                if resource.property("bind").is_none() && !has_code(&resource) && !is_served(&resource) =>
+            {
                 SpaceState::NoBind
             }
             Some(resource) => match self.artifacts.bind_of(&resource).await {
@@ -355,8 +396,12 @@ impl Mesh for NodeMesh {
     async fn trace(&self, _agent: Agent, point: Point, timeout: Duration) -> Result<Route, Problem> {
         let resource = self.find(&point).await?;
         let (links, me) = (&self.reach.links, self.reach.homes.me());
-        let node = match self.reach.homes.of(&resource) {
-            _ if !has_code(&resource) => {
+        let home = match is_served(&resource) && !has_code(&resource) {
+            true => self.serving.home(&resource).unwrap_or(Home::Nowhere),
+            false => self.reach.homes.of(&resource),
+        };
+        let node = match home {
+            _ if !has_code(&resource) && !is_served(&resource) => {
                 // Content is read on the node that is asked, and a bind is walked there.
                 return Ok(views::route(&point, me, &[], |_| None));
             }

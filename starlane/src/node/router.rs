@@ -11,8 +11,8 @@ use resource_registry::files;
 use resource_registry::{BlobStore, Registry};
 use starlane_core::{Action, Pipeline};
 use starlane_core::{
-    Base, Blob, Body, Code, Header, Headers, Message, MethodFamily, Outcome, Payload, Point, Refusal, Reply,
-    Request, Resource,
+    Base, Blob, Body, Code, Header, Headers, Message, MethodFamily, Outcome, Payload, Phase, Point, Refusal,
+    Reply, Request, Resource,
 };
 
 use super::artifacts::Artifacts;
@@ -20,6 +20,7 @@ use super::fresh::find_by;
 use super::homes::{Home, Homes};
 use super::ids::Ids;
 use super::links::Links;
+use super::serving::{Serving, is_served, unserved};
 
 /// The longest content that a check of a bind looks into.
 const CHECKED_BYTES_MAX: u64 = 1024 * 1024;
@@ -41,6 +42,7 @@ struct Parts {
     homes: Homes,
     links: Links,
     ids: Arc<Ids>,
+    serving: Serving,
     runtime: tokio::runtime::Handle,
 }
 
@@ -54,9 +56,10 @@ impl Router {
         homes: Homes,
         links: Links,
         ids: Arc<Ids>,
+        serving: Serving,
     ) -> Self {
         let runtime = tokio::runtime::Handle::current();
-        Self(Arc::new(Parts { registry, blobs, artifacts, host, homes, links, ids, runtime }))
+        Self(Arc::new(Parts { registry, blobs, artifacts, host, homes, links, ids, serving, runtime }))
     }
 
     /// Brings a request to its receiver and the outcome back, by the time the request has left. One that goes straight to
@@ -72,7 +75,7 @@ impl Router {
     /// where it is called.
     pub(super) fn arrived(&self, message: Message) -> BoxFuture<'static, Outcome> {
         if let Some(resource) = self.straight(&message)
-            && self.0.homes.of(&resource) == Home::Here
+            && self.is_home_of_resource(&resource)
         {
             return self.hand_on(message, &resource);
         }
@@ -95,11 +98,22 @@ impl Router {
     fn straight(&self, message: &Message) -> Option<Arc<Resource>> {
         let Payload::Request(Request { body: Body::Bytes(_), .. }) = &message.payload else { return None };
         let resource = self.0.registry.get(&message.header.to)?;
-        has_code(&resource).then_some(resource)
+        (has_code(&resource) || is_served(&resource)).then_some(resource)
+    }
+
+    /// Whether who answers for a resource is here: its code, or a service.
+    fn is_home_of_resource(&self, resource: &Resource) -> bool {
+        match has_code(resource) {
+            true => self.0.homes.of(resource) == Home::Here,
+            false => self.0.serving.pools().serves(&resource.point),
+        }
     }
 
     /// Hands a request on to where its receiver's code is, at once.
     fn hand_on(&self, message: Message, resource: &Arc<Resource>) -> BoxFuture<'static, Outcome> {
+        if !has_code(resource) {
+            return self.ask_service(message, resource);
+        }
         match self.0.homes.of(resource) {
             Home::There(node) => self.0.links.handle.request(node.id(), message).boxed(),
             Home::Here => {
@@ -118,6 +132,22 @@ impl Router {
                 async move { router.at_home(message, resource).await }.boxed()
             }
         }
+    }
+
+    /// Asks a service, here or on another node.
+    fn ask_service(&self, mut message: Message, resource: &Resource) -> BoxFuture<'static, Outcome> {
+        let refusal = match self.0.serving.home(resource) {
+            Some(Home::Here) => return self.0.serving.pools().request(message).boxed(),
+            Some(Home::There(node)) => match message.header.hops_left.checked_sub(1) {
+                Some(hops_left) => {
+                    message.header.hops_left = hops_left;
+                    return self.0.links.handle.request(node.id(), message).boxed();
+                }
+                None => moves(&resource.point),
+            },
+            Some(Home::Nowhere) | None => unserved(&resource.point),
+        };
+        std::future::ready(Outcome::Rejected(refusal)).boxed()
     }
 
     /// Goes on with a request that came to a host which its receiver does not live on.
@@ -193,7 +223,8 @@ impl Router {
     async fn receive(&self, mut message: Message) -> Outcome {
         let begun = Instant::now();
         let to = message.header.to.clone();
-        let is_here = |resource: &Resource| !has_code(resource) || self.0.homes.of(resource) == Home::Here;
+        let answers = |resource: &Resource| has_code(resource) || is_served(resource);
+        let is_here = |resource: &Resource| !answers(resource) || self.is_home_of_resource(resource);
         let mut is_fresh = false;
         if self.0.registry.get(&to).is_none_or(|resource| !is_here(&resource)) {
             // Whoever sent it or this node is behind.
@@ -248,12 +279,14 @@ impl Router {
 
     /// Whether the code of a point lives here.
     pub(super) fn is_home_of(&self, point: &Point) -> bool {
-        self.0.registry.get(point).is_some_and(|resource| self.0.homes.of(&resource) == Home::Here)
+        self.0.registry.get(point).is_some_and(|resource| self.is_home_of_resource(&resource))
     }
 
     /// Whether the code of a point lives somewhere, so that [`Router::send_home`] does not wait.
     pub(super) fn knows_home(&self, point: &Point) -> bool {
-        self.0.registry.get(point).is_some_and(|resource| self.0.homes.of(&resource) != Home::Nowhere)
+        let knows =
+            |resource: Arc<Resource>| !has_code(&resource) || self.0.homes.of(&resource) != Home::Nowhere;
+        self.0.registry.get(point).is_some_and(knows)
     }
 
     /// Sends a message without answer to where the code of its receiver is.
@@ -263,12 +296,28 @@ impl Router {
     pub(super) async fn send_home(&self, mut message: Message) -> Result<(), Refusal> {
         loop {
             let resource = self.find(&message.header.to).await?;
+            if !has_code(&resource) {
+                return self.tell_service(message, &resource);
+            }
             match self.0.homes.of(&resource) {
                 Home::Here => return self.0.host.send(message),
                 Home::There(node) => return self.0.links.handle.send(node.id(), message),
                 Home::Nowhere => {}
             }
             self.placed(&mut message).await?;
+        }
+    }
+
+    /// Sends a message without answer to a service, here or on another node.
+    fn tell_service(&self, mut message: Message, resource: &Resource) -> Result<(), Refusal> {
+        match self.0.serving.home(resource) {
+            Some(Home::Here) => self.0.serving.pools().send(message),
+            Some(Home::There(node)) => {
+                let hops_left = message.header.hops_left.checked_sub(1);
+                message.header.hops_left = hops_left.ok_or_else(|| moves(&resource.point))?;
+                self.0.links.handle.send(node.id(), message)
+            }
+            Some(Home::Nowhere) | None => Err(unserved(&resource.point)),
         }
     }
 
@@ -298,7 +347,8 @@ impl Router {
     pub(super) async fn has_own_code(&self, message: &Message) -> Result<bool, Refusal> {
         let resource = self.find(&message.header.to).await?;
         let bind = self.0.artifacts.bind_of(&resource).await?;
-        Ok(has_code(&resource) && !bind.is_some_and(|bind| bind.has_rules_for(family(message))))
+        let answers = has_code(&resource) || is_served(&resource);
+        Ok(answers && !bind.is_some_and(|bind| bind.has_rules_for(family(message))))
     }
 
     async fn route(&self, message: Message) -> Outcome {
@@ -369,7 +419,7 @@ impl Router {
 
     /// Asks the resource's own code, or answers its content.
     async fn own(&self, mut header: Header, mut request: Request, resource: &Arc<Resource>) -> Outcome {
-        if has_code(resource) {
+        if has_code(resource) || is_served(resource) {
             let begun = Instant::now();
             request.body = match self.at_hand(request.body).await {
                 Ok(body) => body,
@@ -377,7 +427,10 @@ impl Router {
             };
             header.remaining = header.remaining.saturating_sub(begun.elapsed());
             let message = Message { header, payload: Payload::Request(request) };
-            return self.at_home(message, resource.clone()).await;
+            return match has_code(resource) {
+                true => self.at_home(message, resource.clone()).await,
+                false => self.ask_service(message, resource).await,
+            };
         }
         match resource.kind.base {
             Base::File | Base::Artifact => self.content(&request, &header.to),
@@ -388,6 +441,8 @@ impl Router {
                     Err(error) => Outcome::Rejected(Refusal::new(Code::PointSyntax, error.reason)),
                 }
             }
+            Base::Portal => Outcome::Rejected(unserved(&resource.point)),
+            _ if resource.status.phase == Phase::Pending => Outcome::Rejected(unserved(&resource.point)),
             _ => Outcome::Rejected(no_code(resource)),
         }
     }
