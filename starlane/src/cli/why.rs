@@ -16,8 +16,8 @@ Examples:
   starlane why shop:cart
   starlane why shop:cart -o json
 
-Exit code 0 when it may answer: it is on a node, or each node answers for it (files, binds). 3 when nothing is
-there, else 1.")]
+Exit code 0 when it may answer: it is on a node, or each node answers for it (files, binds).
+3 when nothing is there, else 1.")]
 pub(super) struct WhyArgs {
     /// The point
     point: String,

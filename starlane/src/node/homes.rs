@@ -117,7 +117,7 @@ impl Homes {
         self.0.lease.send_replace(Some(said + LEASE));
         if was_over {
             // What waited for it goes on.
-            self.0.state.lock().parked.values().for_each(|parked| _ = parked.send_replace(()));
+            self.0.state.lock().parked.values().for_each(|parked| parked.send_replace(()));
         }
     }
 

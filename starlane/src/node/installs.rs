@@ -91,12 +91,12 @@ mod tests {
             assert_eq!(installs.handle_timeout(now), []);
         }
         assert_eq!(now, begun + SILENCE);
-        assert_eq!(installs.handle_timeout(now), [other.clone()]);
+        assert_eq!(installs.handle_timeout(now), std::slice::from_ref(&other));
         // It is being finished; when that comes to nothing, it is told again.
         assert_eq!(installs.handle_timeout(now), []);
         let due = installs.poll_timeout().unwrap();
         installs.handle_claimed(std::slice::from_ref(&one), due);
-        assert_eq!(installs.handle_timeout(due), [other.clone()]);
+        assert_eq!(installs.handle_timeout(due), std::slice::from_ref(&other));
         installs.handle_over(&other);
         installs.handle_over(&one);
         while let Some(due) = installs.poll_timeout() {
