@@ -18,8 +18,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,6 +44,9 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 content-type: application/problem+json\r\ncontent-length: 167\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
 {\"type\":\"urn:starlane:error:E-BUSY\",\"title\":\"The receiver has too much waiting.\",\"status\":503,\
 \"detail\":\"too many connections are open\",\"code\":\"E-BUSY\",\"retryAfter\":1}\n";
+
+/// What TLS begins with: a record of the handshake. No method of HTTP does.
+const HANDSHAKE: u8 = 0x16;
 
 const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
 content-type: application/problem+json\r\ncontent-length: 173\r\nconnection: close\r\n\r\n\
@@ -283,29 +286,24 @@ impl Door {
 /// begin to close.
 async fn shake_hands(
     tls: &TlsAcceptor,
-    stream: Paced<TcpStream>,
+    mut stream: Paced<TcpStream>,
     drain: &Drain,
 ) -> Option<TlsStream<Paced<TcpStream>>> {
-    let accepted = tokio::select! {
-        accepted = tls.accept(stream).into_fallible() => accepted,
-        () = drain.token.cancelled() => return None,
-    };
-    match accepted {
-        Ok(stream) => Some(stream),
-        Err((error, stream)) => {
-            if is_plain(&error) {
+    let agreed = async {
+        match stream.peek().await {
+            Ok(Some(HANDSHAKE)) => tls.accept(stream).await.ok(),
+            Ok(Some(byte)) if byte.is_ascii_alphabetic() => {
                 // A peer that does not listen has nothing to lose.
                 let _ = tokio::time::timeout(REFUSAL_TIMEOUT, say_last(stream, PLAIN)).await;
+                None
             }
-            None
+            _ => None,
         }
+    };
+    tokio::select! {
+        agreed = agreed => agreed,
+        () = drain.token.cancelled() => None,
     }
-}
-
-/// Whether a handshake failed since the other side speaks no TLS.
-fn is_plain(error: &io::Error) -> bool {
-    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-    matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
 /// Serves a connection to its end, which comes soon after the doors begin to close.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Limits;
@@ -177,6 +178,24 @@ impl<S> Paced<S> {
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }
+    }
+}
+
+impl Paced<TcpStream> {
+    /// The first byte that the other side says, which stays to be read; `None` when it ends without a word.
+    pub(crate) async fn peek(&mut self) -> io::Result<Option<u8>> {
+        std::future::poll_fn(|cx| {
+            let mut byte = [0];
+            let mut buffer = ReadBuf::new(&mut byte);
+            match self.stream.poll_peek(cx, &mut buffer) {
+                Poll::Ready(peeked) => Poll::Ready(peeked.map(|_| buffer.filled().first().copied())),
+                Poll::Pending => {
+                    ready!(self.head.poll_expired(self.phase.get(), cx));
+                    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                }
+            }
+        })
+        .await
     }
 }
 
