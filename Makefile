@@ -11,6 +11,7 @@ demo: build ## Runs the whole story on this machine, with three nodes: publish, 
 test: wasm ## Runs all tests
 	-@scripts/net-tools
 	-@scripts/node-tools
+	-@scripts/etcd >/dev/null
 	cargo test --release --workspace --quiet
 
 bench: build ## Runs all benchmarks; prints a table and writes target/bench/*.json

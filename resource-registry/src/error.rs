@@ -286,6 +286,10 @@ fn store_problem(error: &store::Error) -> Problem {
         E::InUse { .. } => {
             (Code::StoreUnavailable, "stop the other node, or use another data folder: `--data DIR`")
         }
+        E::Foreign { .. } => (
+            Code::StoreUnavailable,
+            "give each mesh a prefix of its own: `--registry etcd://HOST:PORT/PREFIX`",
+        ),
         E::Closed => (Code::Draining, "the node is stopping"),
         E::Unreachable { .. } => (
             Code::Unreachable,

@@ -7,14 +7,17 @@
 #[macro_use]
 mod conformance;
 mod engine;
+mod etcd;
 #[cfg(test)]
 mod faults;
 mod feed;
 mod memory;
+mod newest;
 mod redb;
 mod remote;
 mod rows;
 mod service;
+mod transfer;
 mod wire;
 
 use std::collections::HashSet;
@@ -28,12 +31,14 @@ use serde::{Deserialize, Serialize};
 use starlane_core::{Epoch, Revision, Timestamp};
 
 pub(crate) use engine::{Apply, Engine, EngineConfig, Failure, Opener, file_opener};
+pub use etcd::{AddressError, EtcdConfig, EtcdStore};
 pub use memory::MemoryStore;
 pub use redb::{RedbConfig, RedbStore};
 #[cfg(test)]
 pub(crate) use remote::away;
 pub use remote::{RemoteConfig, RemoteStore};
 pub use service::StoreService;
+pub use transfer::{Aside, Moved, Part, Portable, TransferError, transfer};
 
 /// The most operations of one commit.
 pub const OPERATIONS_MAX: usize = 100;
@@ -111,9 +116,14 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(self.revisions().newest)))
     }
 
-    /// How it is with the way to the store; `None` when it is in this process.
+    /// How it is with the way to the store; `None` when nothing can come between.
     fn contact(&self) -> Option<Contact> {
         None
+    }
+
+    /// Whether somebody else ends leases and trims the history. Otherwise whoever opened the store must.
+    fn is_tended(&self) -> bool {
+        self.contact().is_some()
     }
 
     /// Whether the last commit could be written.
@@ -123,7 +133,7 @@ pub trait Store: Send + Sync + 'static {
     fn writable(&self) -> Result<(), Error>;
 }
 
-/// How it is with the way to the store of another node.
+/// How it is with the way to a store that is elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {
     /// Why the last call was not answered; `None` when it was.
@@ -393,6 +403,14 @@ pub enum Error {
     Unsupported {
         /// What it said.
         reason: Arc<str>,
+    },
+    /// The store belongs to another mesh.
+    #[error("{file} is the registry of another mesh ({owner})")]
+    Foreign {
+        /// Which.
+        file: Arc<str>,
+        /// The mesh that has it.
+        owner: Arc<str>,
     },
 }
 

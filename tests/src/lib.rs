@@ -8,6 +8,8 @@
 
 mod api;
 pub mod book;
+#[cfg(unix)]
+pub mod etcd;
 #[cfg(target_os = "linux")]
 pub mod mesh;
 #[cfg(target_os = "linux")]

@@ -19,6 +19,14 @@ fn main() -> ExitCode {
             println!("{report}");
             report.kept()
         }
+        #[cfg(unix)]
+        "etcd" => match soak::members_killed_and_paused(60) {
+            Some(report) => {
+                println!("{report}");
+                report.kept() && report.in_time()
+            }
+            None => false,
+        },
         #[cfg(target_os = "linux")]
         name => match of_a_mesh(name) {
             Some(report) => {
@@ -59,7 +67,7 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
 }
 
 fn usage() -> ExitCode {
-    let names = "kill, orders, revoke, outcome, order, death, alive, split, drain, move-memory, move-node, move-mesh, cable";
+    let names = "kill, etcd, orders, revoke, outcome, order, death, alive, split, drain, move-memory, move-node, move-mesh, cable";
     eprintln!("usage: soak NAME, where NAME is one of: {names}");
     ExitCode::from(2)
 }

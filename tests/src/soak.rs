@@ -6,6 +6,8 @@ mod cable;
 mod death;
 #[cfg(target_os = "linux")]
 mod drain;
+#[cfg(unix)]
+mod etcd;
 mod kill;
 #[cfg(target_os = "linux")]
 mod moves;
@@ -26,6 +28,8 @@ pub use cable::pulled_in_the_middle;
 pub use death::{mechtrons_of_killed_nodes, no_false_deaths};
 #[cfg(target_os = "linux")]
 pub use drain::rolling_restarts;
+#[cfg(unix)]
+pub use etcd::members_killed_and_paused;
 pub use kill::{KillFigures, kill_during_creates};
 #[cfg(target_os = "linux")]
 pub use moves::moves_under_load;

@@ -33,6 +33,7 @@ const TECHNOLOGIES: [(&str, &str); 11] = [
     ("wasmi", "mechtron-host"),
     ("redb", "resource-registry"),
     ("object_store", "resource-registry"),
+    ("tonic", "resource-registry"),
     ("axum", "gateway"),
     ("utoipa", "gateway"),
     ("tokio-rustls", "gateway"),

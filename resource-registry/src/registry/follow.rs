@@ -47,7 +47,7 @@ pub(super) fn run(store: Arc<dyn Store>, config: Config, loaded: Loaded) {
         };
         let after = view.revision;
         let upkeep_every = config.upkeep_every;
-        let remote = store.contact().is_some();
+        let (remote, tended) = (store.contact().is_some(), store.is_tended());
         let schemas = config.schemas.clone().map(OnceLock::from).unwrap_or_default();
         let inner = Arc::new(Inner {
             store: store.clone(),
@@ -71,7 +71,7 @@ pub(super) fn run(store: Arc<dyn Store>, config: Config, loaded: Loaded) {
             drop(ended.wait_for(|reached| reached.stopped.is_some()).await);
         };
         let upkeep = async {
-            match remote {
+            match tended {
                 // The node that has the store looks after it.
                 true => std::future::pending().await,
                 false => keep_up(weak.clone(), upkeep_every).await,

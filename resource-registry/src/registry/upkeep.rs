@@ -57,7 +57,7 @@ impl Registry {
 
 impl Inner {
     pub(super) async fn upkeep(&self) -> Result<(), Error> {
-        if self.remote {
+        if self.store.is_tended() {
             return Ok(());
         }
         let mesh = Agent(Point::root());

@@ -24,8 +24,8 @@ use super::engine::{
 use super::feed::{Feed, Log};
 use super::rows::{Damaged, decode_batch, decode_record, encode_batch, encode_record};
 use super::{
-    Batch, Change, Commit, Error, Expect, LeaseId, OPERATIONS_MAX, Operation, ReadAt, Reading, Record,
-    Revisions, Rows, Snapshot, Store, Watch, judge,
+    Aside, Batch, Change, Commit, Error, Expect, LeaseId, OPERATIONS_MAX, Operation, Part, Portable, ReadAt,
+    Reading, Record, Revisions, Rows, Snapshot, Store, Watch, judge,
 };
 use crate::packed::pack_meta;
 
@@ -258,6 +258,29 @@ impl Store for RedbStore {
     }
 }
 
+impl Portable for RedbStore {
+    fn aside(&self) -> BoxFuture<'_, Result<Aside, Error>> {
+        let aside = self.reader.file.read(|read| {
+            let mut aside = Aside::default();
+            let Some(meta) = existing(read.open_table(META))? else { return Ok(aside) };
+            for row in meta.iter()? {
+                let (key, row) = row?;
+                if let Some(scope) = key.value().strip_prefix(FENCE) {
+                    aside.fences.push((fence_scope(scope)?, Epoch(number(row.value())?)));
+                } else if let Some(id) = key.value().strip_prefix(LEASE) {
+                    aside.leases.push((lease_id(id)?, number(row.value())?));
+                }
+            }
+            Ok(aside)
+        });
+        futures::future::ready(aside).boxed()
+    }
+
+    fn take(&self, part: Part) -> BoxFuture<'_, Result<(), Error>> {
+        self.ask(|reply| Job::Take(part, reply))
+    }
+}
+
 /// Reads the file beside the writer.
 struct Reader {
     feed: Arc<Feed>,
@@ -337,6 +360,7 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 enum Job {
     Commit(Commit, Reply<Revision>),
     Compact(Revision, Reply<()>),
+    Take(Part, Reply<()>),
     Grant { ttl_ms: u64, now: Timestamp, reply: Reply<LeaseId> },
     KeepAlive { lease: LeaseId, now: Timestamp, reply: Reply<()> },
     Revoke { lease: LeaseId, meta: Bytes, reply: Reply<()> },
@@ -361,11 +385,17 @@ impl Job {
             (Job::Expire { reply, .. }, Ok(Answer::Ended(leases))) => drop(reply.send(Ok(leases))),
             (Job::Expire { reply, .. }, Err(error)) => drop(reply.send(Err(error))),
             (
-                Job::Compact(_, reply) | Job::KeepAlive { reply, .. } | Job::Revoke { reply, .. },
+                Job::Compact(_, reply)
+                | Job::Take(_, reply)
+                | Job::KeepAlive { reply, .. }
+                | Job::Revoke { reply, .. },
                 Ok(Answer::Done(result)),
             ) => drop(reply.send(result)),
             (
-                Job::Compact(_, reply) | Job::KeepAlive { reply, .. } | Job::Revoke { reply, .. },
+                Job::Compact(_, reply)
+                | Job::Take(_, reply)
+                | Job::KeepAlive { reply, .. }
+                | Job::Revoke { reply, .. },
                 Err(error),
             ) => drop(reply.send(Err(error))),
             // Dropping the reply says that there was none.
@@ -481,6 +511,10 @@ impl Journal {
                 }
                 Answer::Done(Ok(()))
             }
+            Job::Take(part, _) => {
+                take(tables, part)?;
+                Answer::Done(Ok(()))
+            }
             Job::Grant { ttl_ms, now, .. } => {
                 let last = self.leases.last_key_value().map_or(0, |(lease, _)| lease.0);
                 // Ids never come back, not even when the newest lease ended before a restart.
@@ -561,11 +595,9 @@ impl Apply for Journal {
                 if key == OLDEST {
                     self.oldest = Revision(number(row)?);
                 } else if let Some(scope) = key.strip_prefix(FENCE) {
-                    let scope = std::str::from_utf8(scope).map_err(|_| Damaged("a fence is no text"))?;
-                    self.fences.insert(scope.into(), Epoch(number(row)?));
+                    self.fences.insert(fence_scope(scope)?, Epoch(number(row)?));
                 } else if let Some(id) = key.strip_prefix(LEASE) {
-                    let id = id.try_into().map_err(|_| Damaged("a lease has no number"))?;
-                    let id = LeaseId(u64::from_be_bytes(id));
+                    let id = lease_id(id)?;
                     self.leases.insert(id, Lease { ttl_ms: number(row)?, ends: Timestamp(u64::MAX) });
                     self.adopted.push(id);
                 }
@@ -703,6 +735,47 @@ impl From<Damaged> for Failure {
 
 fn number(row: &[u8]) -> Result<u64, Damaged> {
     row.try_into().map(u64::from_le_bytes).map_err(|_| Damaged("a number has the wrong length"))
+}
+
+fn fence_scope(row: &[u8]) -> Result<Arc<str>, Damaged> {
+    std::str::from_utf8(row).map(Arc::from).map_err(|_| Damaged("a fence is no text"))
+}
+
+fn lease_id(row: &[u8]) -> Result<LeaseId, Damaged> {
+    let id = row.try_into().map_err(|_| Damaged("a lease has no number"))?;
+    Ok(LeaseId(u64::from_be_bytes(id)))
+}
+
+/// Writes a part of another store as it is; what the writer knows is loaded when the file is opened anew.
+fn take(tables: &mut Tables<'_>, part: &Part) -> Result<(), Failure> {
+    tables.changed = true;
+    match part {
+        Part::Aside(aside) => {
+            for (scope, epoch) in &aside.fences {
+                tables.meta.insert(&*[FENCE, scope.as_bytes()].concat(), &epoch.0.to_le_bytes()[..])?;
+            }
+            for (lease, ttl_ms) in &aside.leases {
+                tables.meta.insert(&*lease_row(LEASE, *lease), &ttl_ms.to_le_bytes()[..])?;
+            }
+        }
+        Part::Records(records) => {
+            for (key, record) in records {
+                if let Some(lease) = record.lease {
+                    tables.meta.insert(&*held_row(lease, key), &[][..])?;
+                }
+                tables.main.insert(&**key, &*encode_record(key, record))?;
+            }
+        }
+        Part::History(batches) => {
+            for batch in batches {
+                tables.log.insert(batch.revision.0, &*encode_batch(batch))?;
+            }
+        }
+        Part::End(revisions) => {
+            tables.meta.insert(OLDEST, &revisions.oldest.0.to_le_bytes()[..])?;
+        }
+    }
+    Ok(())
 }
 
 fn lease_row(table: &[u8], lease: LeaseId) -> Vec<u8> {

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use parking_lot::Mutex;
 use starlane_core::{Code, Revision, Timestamp};
 use tokio::time::Instant;
 
+use super::newest::Newest;
 use super::wire::{self, Answer, Request, Response};
 use super::{
     Commit, Contact, Error, Event, LeaseId, ReadAt, Reading, Record, Revisions, Snapshot, Store, Watch,
@@ -59,10 +59,7 @@ struct Shared {
     caller: Caller,
     config: RemoteConfig,
     state: Mutex<State>,
-    /// How many asked for the newest revision.
-    asked: AtomicU64,
-    /// The last answer, and how many of those who asked it is good for.
-    newest: tokio::sync::Mutex<Option<(u64, Result<Revision, Error>)>>,
+    newest: Newest,
 }
 
 struct State {
@@ -80,8 +77,7 @@ impl RemoteStore {
                 caller: Caller::new(upstream),
                 config,
                 state: Mutex::new(State { revisions, watched: None, lost: None }),
-                asked: AtomicU64::new(0),
-                newest: tokio::sync::Mutex::new(None),
+                newest: Newest::default(),
             }),
         }
     }
@@ -240,23 +236,9 @@ impl Store for RemoteStore {
         self.shared.state.lock().revisions
     }
 
-    /// Many who ask at the same time share a call.
     fn newest(&self) -> BoxFuture<'_, Result<Revision, Error>> {
-        async move {
-            let shared = &self.shared;
-            let mine = shared.asked.fetch_add(1, Ordering::SeqCst) + 1;
-            let mut last = shared.newest.lock().await;
-            match &*last {
-                Some((good_for, result)) if *good_for >= mine => return result.clone(),
-                _ => {}
-            }
-            // Whoever asked before this call is sent may take its answer.
-            let good_for = shared.asked.load(Ordering::SeqCst);
-            let result = self.read(Vec::new(), ReadAt::Latest).await.map(|reading| reading.revision);
-            *last = Some((good_for, result.clone()));
-            result
-        }
-        .boxed()
+        let ask = || async { self.read(Vec::new(), ReadAt::Latest).await.map(|reading| reading.revision) };
+        self.shared.newest.get(ask).boxed()
     }
 
     fn writable(&self) -> Result<(), Error> {

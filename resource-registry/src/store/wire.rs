@@ -206,11 +206,12 @@ mod tests {
             Err(Error::Halted { file: file.clone(), reason: reason.clone() }),
             Err(Error::Corrupt { file: file.clone(), reason: reason.clone() }),
             Err(Error::FormatNewer { file: file.clone(), found: 9, known: 1 }),
-            Err(Error::InUse { file }),
+            Err(Error::InUse { file: file.clone() }),
             Err(Error::Closed),
             Err(Error::Unreachable { reason: reason.clone() }),
             Err(Error::Unknown { reason: reason.clone() }),
-            Err(Error::Unsupported { reason }),
+            Err(Error::Unsupported { reason: reason.clone() }),
+            Err(Error::Foreign { file, owner: reason }),
         ];
         let revisions = Revisions { newest: Revision(300), oldest: Revision(1) };
         results.into_iter().map(|result| Response { revisions, result }).collect()

@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use starlane_core::NodeName;
 
 use super::away::{quick, served, writes};

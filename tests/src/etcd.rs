@@ -1,0 +1,135 @@
+//! Etcds that are really started, for the tests of whatever keeps a registry in one.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// An etcd of some members on this machine; it ends with this.
+pub struct Etcd {
+    members: Vec<Member>,
+    _folder: tempfile::TempDir,
+}
+
+/// One process of it, on data that outlives it.
+struct Member {
+    address: String,
+    command: Command,
+    process: Child,
+}
+
+impl Etcd {
+    /// Starts one; it takes a moment until it answers. `None` where there is no etcd, which is said.
+    ///
+    /// # Panics
+    /// When there is none though `STARLANE_REQUIRE_ETCD` is set.
+    pub fn start(members: usize) -> Option<Self> {
+        let program = program()?;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        // All at once, so that they are different.
+        let free: Vec<TcpListener> =
+            (0..members * 2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let ports: Vec<u16> =
+            free.iter().map(|free| free.local_addr().expect("it is bound").port()).collect();
+        drop(free);
+        let peer = |number: usize| format!("http://127.0.0.1:{}", ports[members + number]);
+        let cluster: Vec<String> = (0..members).map(|number| format!("m{number}={}", peer(number))).collect();
+        let start = |number: usize| {
+            let address = format!("127.0.0.1:{}", ports[number]);
+            let mut command = Command::new(&program);
+            command
+                .args(["--name", &format!("m{number}"), "--data-dir"])
+                .arg(folder.path().join(number.to_string()))
+                .arg(format!("--listen-client-urls=http://{address}"))
+                .arg(format!("--advertise-client-urls=http://{address}"))
+                .arg(format!("--listen-peer-urls={}", peer(number)))
+                .arg(format!("--initial-advertise-peer-urls={}", peer(number)))
+                .arg(format!("--initial-cluster={}", cluster.join(",")))
+                .args(["--heartbeat-interval=50", "--election-timeout=500", "--logger=zap"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let process = command.spawn().expect("etcd starts");
+            Member { address, command, process }
+        };
+        Some(Self { members: (0..members).map(start).collect(), _folder: folder })
+    }
+
+    /// One for all tests of a process that run at the same time; the last ends it.
+    pub fn shared() -> Option<Arc<Self>> {
+        static SHARED: Mutex<Weak<Etcd>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(etcd) = shared.upgrade() {
+            return Some(etcd);
+        }
+        let etcd = Arc::new(Self::start(1)?);
+        *shared = Arc::downgrade(&etcd);
+        Some(etcd)
+    }
+
+    /// How many members it has.
+    pub fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Where a member is, as `HOST:PORT`.
+    pub fn member(&self, member: usize) -> &str {
+        &self.members[member].address
+    }
+
+    /// The address of a registry of its own under a prefix.
+    pub fn address(&self, prefix: &str) -> String {
+        let members: Vec<&str> = self.members.iter().map(|member| &*member.address).collect();
+        format!("etcd://{}/{prefix}", members.join(","))
+    }
+
+    /// Stops a member where it is, as a machine does that is asleep.
+    pub fn pause(&self, member: usize) {
+        self.signal(member, "-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self, member: usize) {
+        self.signal(member, "-CONT");
+    }
+
+    fn signal(&self, member: usize, signal: &str) {
+        let pid = self.members[member].process.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().expect("kill runs");
+        assert!(sent.success(), "the member still runs");
+    }
+
+    /// Kills a member at once, as a crash does.
+    pub fn kill(&mut self, member: usize) {
+        let member = &mut self.members[member];
+        member.process.kill().expect("it can be killed");
+        member.process.wait().expect("it ends");
+    }
+
+    /// Starts it again on its data.
+    pub fn restart(&mut self, member: usize) {
+        let member = &mut self.members[member];
+        member.process = member.command.spawn().expect("etcd starts");
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            // It may be dead already.
+            _ = member.process.kill();
+            _ = member.process.wait();
+        }
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate is in the repository");
+    let found = Command::new("scripts/etcd").arg("--present").current_dir(root).output();
+    let found = found.expect("the script runs");
+    if found.status.success() {
+        return Some(root.join(String::from_utf8_lossy(&found.stdout).trim()));
+    }
+    assert!(std::env::var_os("STARLANE_REQUIRE_ETCD").is_none(), "there is no etcd: run scripts/etcd");
+    eprintln!("skipped: there is no etcd here; scripts/etcd brings one");
+    None
+}
