@@ -39,6 +39,7 @@ mod node;
 mod permission;
 mod publish;
 mod read;
+mod registry;
 mod request;
 mod restore;
 mod results;
@@ -183,6 +184,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Show the nodes of the mesh, and look after them
     Node(node::NodeArgs),
+    /// Look after the place where the registry is kept
+    Registry(registry::RegistryArgs),
     /// Say where a point lives and why, or why it does not answer
     Why(why::WhyArgs),
     /// Show the way of a message to a point
@@ -286,6 +289,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Stop> {
         Command::Chown(args) => permission::run(session, "chown", args).await,
         Command::Token(args) => token::run(session, args).await,
         Command::Node(args) => node::run(session, args).await,
+        Command::Registry(args) => registry::run(session, args).await,
         Command::Why(args) => why::run(session, args).await,
         Command::Trace(args) => trace::run(session, args).await,
         Command::Move(args) => move_command::run(session, args).await,

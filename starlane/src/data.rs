@@ -17,6 +17,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// |---|---|
 /// | `node.json` | who runs here and at which addresses ([`Running`]); gone when the node stopped |
 /// | `admin.token` | the administrator's token, readable by the owner alone |
+/// | `registry` | where the registry is, when it is not in a file of this folder |
 /// | `lock` | held while a node runs, so that two never share a folder |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataFolder(PathBuf);
@@ -128,6 +129,22 @@ impl DataFolder {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Where the registry of this node is, as it was told last; `None` when it never was.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn registry_place(&self) -> io::Result<Option<String>> {
+        Ok(self.read("registry")?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+    }
+
+    /// Remembers where the registry of this node is.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_registry_place(&self, place: &str) -> io::Result<()> {
+        self.write("registry", &format!("{place}\n"))
     }
 
     /// The administrator's token; `None` before the first start.

@@ -2,7 +2,7 @@
 //!
 //! The command line ([`cli`]) talks to a node only through its HTTP API ([`client`]), finds it by the files in a
 //! data folder ([`data`]) or by a named context ([`context`]), and turns every result and error into text in one
-//! place ([`output`]). The environment and the configuration are read here and nowhere below.
+//! place ([`output`]). Where the registry of a mesh is kept is decided in [`registry_place`]. The environment and the configuration are read here and nowhere below.
 
 pub mod cli;
 pub mod client;
@@ -11,3 +11,4 @@ pub mod data;
 pub mod demo;
 pub mod node;
 pub mod output;
+pub mod registry_place;

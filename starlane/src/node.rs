@@ -79,6 +79,7 @@ use starlane_core::{Agent, Code, Key, NodeName, Problem, Role, Status};
 use tokio::sync::watch;
 
 use crate::data::{DataFolder, FolderLock, Running};
+use crate::registry_place::{self, Place};
 use artifacts::Artifacts;
 use commands::Commands;
 use dead_letters::DeadLetters;
@@ -124,6 +125,8 @@ pub struct Config {
     pub protection: Protection,
     /// How it is linked to other nodes.
     pub links: LinksConfig,
+    /// Where the registry is kept, on the first node of a mesh. When absent: where it was told before, or in the folder.
+    pub registry: Option<Place>,
     /// How many threads run mechtrons.
     pub shards: usize,
 }
@@ -217,8 +220,10 @@ impl Node {
         let address = config.links.advertise.clone().or(listen.and_then(dialled_at));
         let own = match &authority {
             Some(authority) => {
-                let file = resource_registry::Config::at(data.path().join("registry.redb"), now.clone());
-                let registry = Registry::open(file)?;
+                let mesh = identity.cluster().to_string();
+                let backing = registry_place::open(&data, config.registry.clone(), &mesh).await?;
+                let kept = resource_registry::Config::on(backing, now.clone());
+                let registry = Registry::connect(kept).await?;
                 genesis::ensure(&registry, &by).await?;
                 let tokens = RegistryTokens::new(registry.clone(), by.clone(), authority.pin());
                 let addresses = address.clone().into_iter().collect();
@@ -228,6 +233,11 @@ impl Node {
                 let desk = ::mesh::join::Service::new(DeskConfig::default(), identity.clone(), desk);
                 tokio::spawn(heart::renew_own(identity.clone(), authority.clone()));
                 Some(Own { registry, tokens, desk, deciding })
+            }
+            None if config.registry.is_some() => {
+                let problem =
+                    Problem::new(Code::Usage, "this node joins a mesh, whose first node keeps the registry");
+                return Err(problem.help("start it without `--registry`"));
             }
             None => None,
         };

@@ -40,6 +40,8 @@ pub struct Serve {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Whom it joins, and the token for it.
     pub join: Option<(SocketAddr, String)>,
+    /// Where it keeps its registry; in its data folder when there is nothing said.
+    pub registry: Option<String>,
     /// The network that it is in; this machine's own when there is none.
     #[cfg(target_os = "linux")]
     pub space: Option<Space>,
@@ -54,6 +56,7 @@ impl Serve {
             listen: None,
             tls: None,
             join: None,
+            registry: None,
             #[cfg(target_os = "linux")]
             space: None,
         }
@@ -186,7 +189,13 @@ impl Node {
         if let Some((to, token)) = &self.serve.join {
             command.args(["--join", &to.to_string(), token]);
         }
+        command.args(self.serve.registry.iter().flat_map(|place| ["--registry", place]));
         self.inside(|| command.spawn()).expect("the node starts")
+    }
+
+    /// From the next start on it keeps its registry there, or where it did before.
+    pub fn keep_registry(&mut self, place: Option<&str>) {
+        self.serve.registry = place.map(str::to_owned);
     }
 
     /// Kills the process at once, as a crash does.

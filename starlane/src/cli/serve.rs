@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Session, label, role};
 use crate::node::{self, Join, LinksConfig, Node};
 use crate::output::Stop;
+use crate::registry_place::Place;
 
 /// Runs a node in the foreground until it is asked to stop.
 #[derive(Debug, Clone, Args)]
@@ -20,6 +21,7 @@ Examples:
   starlane serve
   starlane serve --data ./data --http 127.0.0.1:0 --api 127.0.0.1:0
   starlane serve --name edge-1 --label tier=edge --log-format json
+  starlane serve --registry etcd://etcd-1:2379,etcd-2:2379,etcd-3:2379/mesh
 
 A mesh of several machines:
   cloud:   starlane serve --name cloud --listen 0.0.0.0:4343 --advertise cloud.example.com:4343
@@ -52,6 +54,10 @@ pub struct ServeArgs {
     /// What the node does for others [default: what its token says; relay for the first node]
     #[arg(long, value_name = "ROLE", value_parser = role::parser())]
     pub role: Option<Role>,
+    /// Where the registry is kept: `embedded`, or etcd://HOST:PORT[,HOST:PORT][/PREFIX]; only for the first node of a
+    /// mesh, which remembers it [default: embedded, in a file of the data folder]
+    #[arg(long, value_name = "WHERE")]
+    pub registry: Option<Place>,
     /// The node's name: lowercase letters, digits and `-` [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<NodeName>,
@@ -148,6 +154,7 @@ pub(super) async fn run(session: &Session, args: ServeArgs) -> Result<(), Stop> 
         },
         protection,
         shards,
+        registry: args.registry,
     })
     .await?;
     let addresses = node.addresses();

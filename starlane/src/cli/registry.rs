@@ -1,0 +1,209 @@
+//! `starlane registry`: where the registry of a mesh is kept.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use resource_registry::Error;
+use resource_registry::store::{
+    self, Moved, Portable, RedbConfig, RedbStore, Store, TransferError, transfer,
+};
+use serde_json::{Value, json};
+use starlane_core::{Code, Problem};
+
+use super::Session;
+use crate::output::{Render, Stop, Table, safe};
+use crate::registry_place::{Place, open_etcd};
+
+/// Looks after the place where the registry of a mesh is kept.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  starlane registry migrate --from data/registry.redb --to etcd://etcd-1:2379,etcd-2:2379/mesh
+See also: starlane serve --help, for `--registry`")]
+pub(super) struct RegistryArgs {
+    #[command(subcommand)]
+    command: RegistryCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RegistryCommand {
+    /// Move a registry between a file and an etcd, while its node is stopped
+    Migrate(MigrateArgs),
+}
+
+/// Copies a registry as it is, with its history, into an empty place, and counts what arrived. The source stays as it is;
+/// stop its node before, and start it with the new place then.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  starlane registry migrate --from data/registry.redb --to etcd://etcd-1:2379,etcd-2:2379/mesh
+  starlane serve --data data --registry etcd://etcd-1:2379,etcd-2:2379/mesh
+
+And back:
+  starlane registry migrate --from etcd://etcd-1:2379/mesh --to data/registry.redb
+  starlane serve --data data --registry embedded")]
+struct MigrateArgs {
+    /// Where the registry is: a file, or etcd://HOST:PORT[,HOST:PORT][/PREFIX]
+    #[arg(long, value_name = "WHERE", value_parser = parse_end)]
+    from: End,
+    /// Where it shall be: a file that is not there yet, or an etcd that has none under the prefix
+    #[arg(long, value_name = "WHERE", value_parser = parse_end)]
+    to: End,
+}
+
+/// One side of a move.
+#[derive(Debug, Clone)]
+enum End {
+    File(PathBuf),
+    Etcd(String),
+}
+
+fn parse_end(text: &str) -> Result<End, String> {
+    match text.contains("://") {
+        true => match text.parse()? {
+            Place::Etcd(address) => Ok(End::Etcd(address)),
+            Place::Embedded => Err(format!("`{text}` is no place")),
+        },
+        false if text.is_empty() => Err("a file has a name".to_owned()),
+        false => Ok(End::File(text.into())),
+    }
+}
+
+impl End {
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Etcd(address) => address.clone(),
+        }
+    }
+}
+
+pub(super) async fn run(session: &Session, args: RegistryArgs) -> Result<(), Stop> {
+    let RegistryCommand::Migrate(MigrateArgs { from, to }) = args.command;
+    let moved = match &to {
+        End::Etcd(address) => {
+            let from = open(&from).await?;
+            let to = open_etcd(address, None).await?;
+            let moved = transfer(&*from, &to).await.map_err(|error| refused(error, address))?;
+            drop(to);
+            let to = open_etcd(address, None).await?;
+            check(moved, &to, address).await?;
+            moved
+        }
+        End::File(path) => into_file(&from, path).await?,
+    };
+    session.out.show(&Done { from: from.name(), to: to.name(), moved })
+}
+
+async fn open(end: &End) -> Result<Box<dyn Portable>, Problem> {
+    Ok(match end {
+        End::Etcd(address) => Box::new(open_etcd(address, None).await?),
+        End::File(path) if path.is_file() => Box::new(open_file(path)?),
+        End::File(path) => {
+            return Err(Problem::new(Code::NotFound, format!("there is no file {}", path.display()))
+                .help("the registry of a node is the file `registry.redb` in its data folder"));
+        }
+    })
+}
+
+fn open_file(path: &Path) -> Result<RedbStore, Problem> {
+    RedbStore::open(path, &RedbConfig::default()).map_err(|error| match error {
+        store::Error::InUse { .. } => Problem::new(Code::StoreUnavailable, error.to_string())
+            .help("stop the node that has it, then move its registry"),
+        error => Error::Store(error).into(),
+    })
+}
+
+/// Under another name first, so that a file of this name is always whole.
+async fn into_file(from: &End, path: &Path) -> Result<Moved, Problem> {
+    let name = path.display().to_string();
+    if path.exists() {
+        return Err(Problem::new(Code::Exists, format!("there is a file {name} already"))
+            .help("move it away, or name another file"));
+    }
+    let from = open(from).await?;
+    let io = |error: std::io::Error| Problem::new(Code::StoreUnavailable, format!("{name}: {error}"));
+    let partial = path.with_extension("partial");
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let moved = {
+        let to = open_file(&partial)?;
+        transfer(&*from, &to).await.map_err(|error| refused(error, &name))?
+    };
+    check(moved, &open_file(&partial)?, &name).await?;
+    std::fs::rename(&partial, path).map_err(io)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    #[cfg(unix)]
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+    Ok(moved)
+}
+
+async fn check(moved: Moved, to: &dyn Store, name: &str) -> Result<(), Problem> {
+    moved.check(to).await.map_err(|error| refused(error, name))
+}
+
+fn refused(error: TransferError, to: &str) -> Problem {
+    let problem = |code| Problem::new(code, error.to_string());
+    match &error {
+        TransferError::NotEmpty { .. } => problem(Code::Exists).help(format!(
+            "{to} is left as it is; take another prefix, or delete what is there if an earlier move stopped half-way"
+        )),
+        TransferError::Moving { .. } => {
+            problem(Code::StoreUnavailable).help("stop the node of the registry, and move it into an empty place again")
+        }
+        TransferError::Differs { .. } => {
+            problem(Code::Corrupt).help("the source is as it was; do not use the target, and report this")
+        }
+        TransferError::Source(cause) | TransferError::Target(cause) => {
+            let cause = Problem::from(Error::Store(cause.clone()));
+            problem(cause.code).help("the source is as it was; try it again with an empty place")
+        }
+    }
+}
+
+/// A registry that was moved.
+struct Done {
+    from: String,
+    to: String,
+    moved: Moved,
+}
+
+impl Render for Done {
+    fn json(&self) -> Value {
+        let Moved { records, commits, revisions } = self.moved;
+        json!({
+            "from": self.from,
+            "to": self.to,
+            "records": records,
+            "commits": commits,
+            "revision": revisions.newest,
+            "oldest": revisions.oldest,
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.to.clone()]
+    }
+
+    fn table(&self, _wide: bool) -> Table {
+        let Moved { records, commits, revisions } = self.moved;
+        let mut table = Table::new(&["TO", "RECORDS", "COMMITS", "REVISION"]);
+        table.row(vec![
+            self.to.clone(),
+            records.to_string(),
+            commits.to_string(),
+            revisions.newest.to_string(),
+        ]);
+        table
+    }
+
+    fn text(&self) -> Vec<String> {
+        let Moved { records, commits, revisions } = self.moved;
+        vec![safe(&format!(
+            "moved {records} records and {commits} commits up to revision {} to {}",
+            revisions.newest, self.to
+        ))]
+    }
+}

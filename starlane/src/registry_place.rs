@@ -1,0 +1,133 @@
+//! Where the registry of a mesh is kept: in a file of its node, or in an etcd.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use resource_registry::store::{self, EtcdConfig, EtcdStore, Store};
+use resource_registry::{Backing, Error};
+use starlane_core::{Code, Problem, Revision};
+
+use crate::data::DataFolder;
+
+/// The file of an embedded registry, in the data folder.
+pub(crate) const FILE: &str = "registry.redb";
+
+/// Where a registry is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In a file of the data folder.
+    Embedded,
+    /// In an etcd, at an address as [`EtcdConfig::at`] takes it.
+    Etcd(String),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "embedded" {
+            return Ok(Self::Embedded);
+        }
+        let wrong =
+            |error| format!("{error}: write it as `etcd://HOST:PORT,HOST:PORT/PREFIX`, or `embedded`");
+        Ok(Self::Etcd(EtcdConfig::at(text).map_err(wrong)?.to_string()))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("embedded"),
+            Self::Etcd(address) => f.write_str(address),
+        }
+    }
+}
+
+/// Opens the registry of a mesh where it was told to be, or else where it was told the last time. Never begins an empty one
+/// in one place while there is one in the other.
+pub(crate) async fn open(data: &DataFolder, told: Option<Place>, mesh: &str) -> Result<Backing, Problem> {
+    let io = |error: std::io::Error| {
+        Problem::new(
+            Code::StoreUnavailable,
+            format!("where the registry is, in {}: {error}", data.path().display()),
+        )
+    };
+    let known = match data.registry_place().map_err(io)? {
+        Some(text) => text.parse().map_err(|reason| Problem::new(Code::Corrupt, reason))?,
+        None => Place::Embedded,
+    };
+    let place = told.unwrap_or_else(|| known.clone());
+    let file = data.path().join(FILE);
+    let backing = match &place {
+        Place::Embedded if known != Place::Embedded && !file.exists() => {
+            return Err(elsewhere(&known, &file));
+        }
+        Place::Embedded => Backing::File(file.clone()),
+        Place::Etcd(address) => {
+            let store = open_etcd(address, Some(mesh.to_owned())).await?;
+            if store.revisions().newest == Revision(0) && known == Place::Embedded && file.exists() {
+                return Err(here(&file, address));
+            }
+            Backing::Store(Arc::new(store))
+        }
+    };
+    if place != known {
+        data.set_registry_place(&place.to_string()).map_err(io)?;
+    }
+    Ok(backing)
+}
+
+/// Opens a store in etcd, which waits for it.
+pub(crate) async fn open_etcd(address: &str, owner: Option<String>) -> Result<EtcdStore, Problem> {
+    let config = EtcdConfig::at(address).map_err(|error| Problem::new(Code::Usage, error.to_string()))?;
+    let opened = tokio::task::spawn_blocking(move || EtcdStore::open(EtcdConfig { owner, ..config })).await;
+    let opened = opened.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
+    opened.map_err(|error| match error {
+        store::Error::Unreachable { .. } => Problem::new(Code::Unreachable, error.to_string())
+            .help(format!("start etcd, or say where it is; it was looked for at {address}")),
+        error => Error::Store(error).into(),
+    })
+}
+
+fn elsewhere(known: &Place, file: &Path) -> Problem {
+    let file = file.display();
+    Problem::new(Code::Usage, format!("the registry of this node is in {known}"))
+        .help(format!("move it first: `starlane registry migrate --from {known} --to {file}`"))
+}
+
+fn here(file: &Path, address: &str) -> Problem {
+    let file = file.display();
+    Problem::new(
+        Code::Usage,
+        format!("the registry of this node is in {file}, and there is none in {address}"),
+    )
+    .help(format!("move it first: `starlane registry migrate --from {file} --to {address}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_is_printed() {
+        for text in ["embedded", "etcd://a:1,b:2/mesh/one", "etcd://a:2379/starlane"] {
+            assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
+        }
+        assert_eq!("etcd://a".parse(), Ok(Place::Etcd("etcd://a:2379/starlane".to_owned())));
+        for wrong in ["", "file", "etcd:/a", "etcd://"] {
+            assert!(wrong.parse::<Place>().unwrap_err().contains("etcd://HOST:PORT"), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_empty_registry_never_takes_the_place_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::at(folder.path());
+        data.set_registry_place("etcd://a:1/mesh").unwrap();
+        let Err(problem) = open(&data, Some(Place::Embedded), "mesh").await else { panic!("it was opened") };
+        assert!(problem.help.unwrap().contains("migrate --from etcd://a:1/mesh --to"));
+        assert_eq!(data.registry_place().unwrap().as_deref(), Some("etcd://a:1/mesh"), "nothing changed");
+    }
+}
