@@ -3,6 +3,7 @@
 //! * `bench http`: one node over HTTP, as its users reach it.
 //! * `bench mesh`: requests to an echo in another process, beside NATS, row by row in one run, and how long joining and
 //!   placing anew take.
+//! * `bench store`: durable puts on the embedded store, on etcd through ours, and on that etcd alone.
 //!
 //! Load and nodes share the machine, so that absolute figures say as much of the machine as of the nodes; each comes with
 //! its own baseline in the same run.
@@ -18,6 +19,8 @@ mod http;
 mod load;
 #[cfg(target_os = "linux")]
 mod peer;
+#[cfg(unix)]
+mod store;
 #[cfg(target_os = "linux")]
 mod times;
 
@@ -25,7 +28,8 @@ use std::path::PathBuf;
 
 const USAGE: &str = "\
 usage: bench http [--bundles DIR] [--json FILE]
-       bench mesh [--nats FILE] [--rounds N] [--seconds S] [--json FILE]";
+       bench mesh [--nats FILE] [--rounds N] [--seconds S] [--json FILE]
+       bench store [--rounds N] [--seconds S] [--json FILE]";
 
 /// What the command line says.
 struct Arguments {
@@ -48,6 +52,11 @@ fn main() {
         "mesh" => {
             let Arguments { json, nats, rounds, seconds, .. } = arguments(words);
             compare::run(&compare::Config { nats, rounds, seconds, json });
+        }
+        #[cfg(unix)]
+        "store" => {
+            let Arguments { json, rounds, seconds, .. } = arguments(words);
+            store::run(rounds, seconds, json.as_deref());
         }
         // The roles of the processes that a comparison starts.
         #[cfg(target_os = "linux")]
