@@ -28,7 +28,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
 ];
 
 /// Which crate alone may use a technology.
-const TECHNOLOGIES: [(&str, &str); 11] = [
+const TECHNOLOGIES: [(&str, &str); 12] = [
     ("wasmer", "mechtron-host"),
     ("wasmi", "mechtron-host"),
     ("redb", "resource-registry"),
