@@ -304,16 +304,17 @@ impl Node {
         registry.set_schemas(Arc::new(artifacts.clone()));
         let provision = Provision::new(registry.clone(), keeping.clone(), artifacts.clone(), host.clone());
         let serving = Serving::new(registry.clone(), by.clone(), name.clone(), links.clone());
-        let router = Router::new(
-            registry.clone(),
-            blobs.clone(),
-            artifacts.clone(),
-            host.clone(),
-            homes.clone(),
-            links.clone(),
-            ids.clone(),
-            serving.clone(),
-        );
+        let router = Router::new(router::Parts {
+            registry: registry.clone(),
+            blobs: blobs.clone(),
+            artifacts: artifacts.clone(),
+            host: host.clone(),
+            homes: homes.clone(),
+            links: links.clone(),
+            ids: ids.clone(),
+            serving: serving.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        });
         let signals = Signals::start(&router, &homes, &dead);
         surroundings.complete(artifacts.clone(), provision.clone(), router.clone(), signals.clone());
         let hosting =

@@ -1,5 +1,4 @@
 //! Each frame on the page of the portal is one that the node or a client says.
-#![expect(clippy::unwrap_used, reason = "a test that cannot read the repository ends there")]
 
 use std::collections::BTreeSet;
 

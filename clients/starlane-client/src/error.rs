@@ -5,13 +5,13 @@
 pub enum Error {
     /// It surely was not done.
     #[error("{}", .0.detail)]
-    Rejected(Problem),
+    Rejected(Box<Problem>),
     /// It was begun, and failed.
     #[error("{}", .0.detail)]
-    Failed(Problem),
+    Failed(Box<Problem>),
     /// It may have been done: the deadline passed, or the connection broke.
     #[error("{}", .0.detail)]
-    Unknown(Problem),
+    Unknown(Box<Problem>),
     /// There is no connection, and there will be none by itself: the configuration is wrong, or the token is.
     #[error("{0}")]
     Connect(String),
@@ -43,14 +43,15 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn new(code: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: &str, detail: impl Into<String>) -> Box<Self> {
         let (point, help, errors, retry_after) = (None, None, Vec::new(), None);
-        Self { code: code.to_owned(), detail: detail.into(), point, help, errors, retry_after }
+        Box::new(Self { code: code.to_owned(), detail: detail.into(), point, help, errors, retry_after })
     }
 
     /// As a node tells it.
-    pub(crate) fn read(problem: serde_json::Value) -> Self {
+    pub(crate) fn read(problem: serde_json::Value) -> Box<Self> {
         serde_json::from_value(problem)
+            .map(Box::new)
             .unwrap_or_else(|error| Self::new("E-INTERNAL", format!("the problem cannot be read: {error}")))
     }
 }
@@ -59,7 +60,7 @@ impl Error {
     /// What the node says, if it was a node.
     pub fn problem(&self) -> Option<&Problem> {
         match self {
-            Error::Rejected(problem) | Error::Failed(problem) | Error::Unknown(problem) => Some(problem),
+            Error::Rejected(problem) | Error::Failed(problem) | Error::Unknown(problem) => Some(&**problem),
             Error::Connect(_) | Error::Closed => None,
         }
     }

@@ -87,14 +87,15 @@ async fn run<M: Mesh>(socket: WebSocket, shared: Arc<Shared<M>>, door: Door, _pe
     shared.metrics.sessions.inc();
     let (sink, mut stream) = socket.split();
     let hello = timeout(shared.config.limits.head_timeout, hello(&mut stream, &shared, &door)).await;
-    let hello = hello
-        .unwrap_or_else(|_| Err((Framing::Json, Problem::new(Code::Timeout, "no `hello` came in time"))));
+    let hello = hello.unwrap_or_else(|_| {
+        Err((Framing::Json, Box::new(Problem::new(Code::Timeout, "no `hello` came in time"))))
+    });
     match hello {
         Ok(framing) => Session::new(shared.clone(), door, sink, framing).run(stream).await,
         Err((framing, problem)) => {
             let farewell = async {
                 let mut sink = sink;
-                let frame = error(None, None, problem.into());
+                let frame = error(None, None, (*problem).into());
                 let said = encode(framing, &frame, b"").map(message);
                 if let Ok(said) = said {
                     _ = sink.send(said).await;
@@ -113,10 +114,10 @@ async fn hello<M: Mesh>(
     stream: &mut SplitStream<WebSocket>,
     shared: &Shared<M>,
     door: &Door,
-) -> Result<Framing, (Framing, Problem)> {
+) -> Result<Framing, (Framing, Box<Problem>)> {
     let wrong = |framing, code, detail: String| {
         let help = r#"say `{"op":"hello","version":1,"token":"TOKEN"}` first: see docs/portal.md"#;
-        (framing, Problem::new(code, detail).help(help))
+        (framing, Box::new(Problem::new(code, detail).help(help)))
     };
     loop {
         let (framing, ask) = match stream.next().await {

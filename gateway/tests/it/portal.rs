@@ -156,7 +156,7 @@ async fn a_service_answers_what_others_ask() {
             "text": "paid"});
         service.say(answer).await;
     });
-    assert_eq!((reply.status, &*reply.text(), reply.header("starlane-outcome")), (201, "paid", "ok"));
+    assert_eq!((reply.status, reply.text(), reply.header("starlane-outcome")), (201, "paid", "ok"));
 
     // It says that it failed, or that it did nothing.
     for (ran, status, outcome) in [(true, 502, "failed"), (false, 503, "rejected")] {

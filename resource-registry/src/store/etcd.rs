@@ -13,12 +13,7 @@ mod layout;
 mod rpc;
 #[cfg(test)]
 #[path = "../../../tests/src/etcd.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    clippy::expect_used,
-    reason = "it is shared with the tests of the whole system"
-)]
+#[expect(dead_code, unreachable_pub, reason = "it is shared with the tests of the whole system")]
 mod server;
 #[cfg(test)]
 pub(super) mod tests;

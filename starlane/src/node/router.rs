@@ -34,32 +34,23 @@ pub(super) const GUEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 #[derive(Clone)]
 pub(super) struct Router(Arc<Parts>);
 
-struct Parts {
-    registry: Registry,
-    blobs: BlobStore,
-    artifacts: Artifacts,
-    host: Host,
-    homes: Homes,
-    links: Links,
-    ids: Arc<Ids>,
-    serving: Serving,
-    runtime: tokio::runtime::Handle,
+/// What a router is made from.
+pub(super) struct Parts {
+    pub(super) registry: Registry,
+    pub(super) blobs: BlobStore,
+    pub(super) artifacts: Artifacts,
+    pub(super) host: Host,
+    pub(super) homes: Homes,
+    pub(super) links: Links,
+    pub(super) ids: Arc<Ids>,
+    pub(super) serving: Serving,
+    /// Where messages that need time go on.
+    pub(super) runtime: tokio::runtime::Handle,
 }
 
 impl Router {
-    /// It is called on a tokio runtime, where messages that need time go on.
-    pub(super) fn new(
-        registry: Registry,
-        blobs: BlobStore,
-        artifacts: Artifacts,
-        host: Host,
-        homes: Homes,
-        links: Links,
-        ids: Arc<Ids>,
-        serving: Serving,
-    ) -> Self {
-        let runtime = tokio::runtime::Handle::current();
-        Self(Arc::new(Parts { registry, blobs, artifacts, host, homes, links, ids, serving, runtime }))
+    pub(super) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
     }
 
     /// Brings a request to its receiver and the outcome back, by the time the request has left. One that goes straight to

@@ -95,11 +95,11 @@ fn expected(count: usize) -> Steps {
 }
 
 fn is_noted(number: usize) -> bool {
-    number % 5 == 0
+    number.is_multiple_of(5)
 }
 
 fn is_paid(number: usize) -> bool {
-    number % 3 == 0
+    number.is_multiple_of(3)
 }
 
 async fn write(client: Client, count: usize, done: Arc<AtomicUsize>) -> Result<(), Error> {
