@@ -168,13 +168,13 @@ impl Pools {
         let (answer, answered) = oneshot::channel();
         let until = Instant::now() + message.header.remaining;
         let queued = self.put(message, until, Some(answer));
-        let pools = self.clone();
+        // It is given up with the future, also one that was never asked.
+        let queued = queued.map(|ticket| Asked { pools: self.clone(), ticket: Some(ticket) });
         async move {
-            let ticket = match queued {
-                Ok(ticket) => ticket,
+            let mut asked = match queued {
+                Ok(asked) => asked,
                 Err(refusal) => return Outcome::Rejected(refusal),
             };
-            let mut asked = Asked { pools, ticket: Some(ticket) };
             match timeout_at(until, answered).await {
                 Ok(Ok(outcome)) => {
                     asked.ticket = None;

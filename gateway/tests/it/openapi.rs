@@ -57,6 +57,10 @@ async fn every_path_is_there_and_tells_of_problems() {
         for (method, operation) in operations.as_object().unwrap() {
             let problem = &operation["responses"]["default"]["content"]["application/problem+json"]["schema"];
             assert_eq!(problem["$ref"], "#/components/schemas/ProblemDetails", "{method} {path}");
+            if path == "/v1/subscribe/{point}" {
+                // Its answer has no end: see `portal.rs`.
+                continue;
+            }
             let asked =
                 path.replace("{point}", "shop:cart").replace("{name}", "edge-1").replace("{id}", "t1");
             let headers = "range: bytes=0-0\r\nif-none-match: *\r\ncontent-type: application/json\r\n";
