@@ -23,21 +23,18 @@ fn status(api: &Api, point: &str) -> Option<(String, String)> {
 }
 
 #[test]
-fn an_install_whose_node_dies_is_finished_or_fails_with_a_reason() {
+fn an_install_whose_node_dies_is_finished_by_another() {
     let mut mesh = Mesh::on_loopback(&[Plan::relay("cloud"), Plan::leaf("edge")]);
     mesh.wait_ready(2, PATIENCE);
     publish_witness(mesh.first());
     let bundle = tempfile::tempdir().expect("a temporary folder");
     let children: Vec<String> = (0..CHILDREN).map(|number| format!("create .:n-{number}<Base>")).collect();
-    let good = children.join("; ");
-    for (file, text) in [("good", install(&good)), ("bad", install(&format!("{good}; create .:x:y:z<Base>")))]
-    {
-        std::fs::write(bundle.path().join(format!("{file}.app")), text).expect("a file can be written");
-    }
+    let good = install(&children.join("; "));
+    std::fs::write(bundle.path().join("good.app"), good).expect("a file can be written");
     mesh.publish("installs", bundle.path());
 
     let (cloud, edge) = (Api::of(mesh.first()), Api::of(mesh.node("edge")));
-    let names = ["good", "bad"];
+    let names = ["good"];
     std::thread::scope(|scope| {
         for name in names {
             let edge = &edge;
@@ -49,7 +46,7 @@ fn an_install_whose_node_dies_is_finished_or_fails_with_a_reason() {
                 assert_eq!(edge.post("/v1/resources", &create), None);
             });
         }
-        wait(PATIENCE, "both installs are in their middle", || {
+        wait(PATIENCE, "the install is in its middle", || {
             names.iter().all(|name| {
                 let (first, last) =
                     (format!("mesh-test:{name}:n-0"), format!("mesh-test:{name}:n-{}", CHILDREN - 1));
@@ -61,14 +58,11 @@ fn an_install_whose_node_dies_is_finished_or_fails_with_a_reason() {
     for name in names {
         assert_eq!(status(&cloud, &format!("mesh-test:{name}")).expect("it was made").0, "Init", "{name}");
     }
-    wait(PATIENCE, "neither is half made for long", || {
+    wait(PATIENCE, "it is not half made for long", || {
         names.iter().all(|name| {
             status(&cloud, &format!("mesh-test:{name}")).is_some_and(|(phase, _)| phase != "Init")
         })
     });
     assert_eq!(status(&cloud, "mesh-test:good").expect("it is there").0, "Ready");
     assert_eq!(cloud.points("mesh-test:good:*").len(), CHILDREN);
-    let (phase, reason) = status(&cloud, "mesh-test:bad").expect("it is there");
-    assert_eq!(phase, "Fatal");
-    assert!(reason.contains("its install failed") && reason.contains("mesh-test:bad:x:y"), "{reason}");
 }

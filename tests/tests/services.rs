@@ -108,7 +108,7 @@ fn two_processes_share_the_work_and_their_point_says_when_none_is_left() {
     });
     // What a person sees of it.
     let got = node.run(["get", "shop:pay", "-o", "json"]).ok();
-    assert!(got.contains("served") && got.contains("Portal"), "{got}");
+    assert!(got.contains("Portal"), "{got}");
     let asked = node.run(["request", "shop:pay^Ext<Pay>"]);
     assert_eq!(asked.code, 1, "{asked:?}");
 }
@@ -197,6 +197,9 @@ fn a_client_finds_its_node_again_and_goes_on() {
         orders::surely(|| client.ensure("shop:more", "Base", ())).await.unwrap();
         loop {
             match tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap() {
+                // Who hears the topic is written down anew meanwhile.
+                Step::Changed { changes, .. }
+                    if changes.iter().all(|change| matches!(change, Change::Updated(_))) => {}
                 Step::Changed { changes, .. } => {
                     assert!(
                         matches!(&changes[..], [Change::Entered(more)] if more.point.as_str() == "shop:more")

@@ -27,6 +27,8 @@ fn addressed(golden: &[u8], to: NodeId, message: MessageId) -> Vec<u8> {
     bytes[8..16].copy_from_slice(&to.0.to_le_bytes());
     bytes[16..24].copy_from_slice(&id("x").0.to_le_bytes());
     bytes[24..40].copy_from_slice(&message.0.to_le_bytes());
+    // The call has no time left; here it needs some.
+    bytes[40..44].copy_from_slice(&60_000_u32.to_le_bytes());
     bytes
 }
 
@@ -79,9 +81,11 @@ async fn a_neighbour_that_knows_other_versions_too_is_talked_with_in_the_common_
             let (header, head, answer) = x.next_whole(3).await;
             assert_eq!((header.kind, header.from, header.id), (Kind::Reply, id(to), message_id(n)));
             assert_eq!(body(Heads::default().outcome(&header, &head, answer).unwrap()), "{\"sku\":7}");
+            n += 1;
             x.lanes[4].0.write_all(&addressed(CALL, id(to), message_id(n))).await.unwrap();
-            let (header, _, answer) = x.next_whole(4).await;
-            assert_eq!((header.kind, header.from, answer), (Kind::Answer, id(to), "since 7".into()));
+            let (header, head, answer) = x.next_whole(4).await;
+            let told = (header.kind, header.from, answer);
+            assert_eq!(told, (Kind::Answer, id(to), "since 7".into()), "{}", String::from_utf8_lossy(&head));
         }
         let heard = *server.heard.borrow();
         x.lanes[5].0.write_all(&addressed(SIGNAL, id("a"), message_id(n))).await.unwrap();

@@ -11,12 +11,6 @@ mod client;
 mod draft;
 mod layout;
 mod rpc;
-#[cfg(test)]
-#[path = "../../../tests/src/etcd.rs"]
-#[expect(dead_code, unreachable_pub, reason = "it is shared with the tests of the whole system")]
-mod server;
-#[cfg(test)]
-pub(super) mod tests;
 mod writer;
 
 use std::collections::VecDeque;
@@ -493,3 +487,10 @@ impl Snapshot for Pages {
         self.fill(limit).boxed()
     }
 }
+
+#[cfg(test)]
+#[path = "../../../tests/src/etcd.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is shared with the tests of the whole system")]
+mod server;
+#[cfg(test)]
+pub(super) mod tests;

@@ -63,6 +63,11 @@ pub fn signals_over_a_bad_network(lab: Lab, pairs: u32, count: u32, cuts: u32, c
             refused += usize::from(!sent.is_some_and(|sent| sent.is_ok()));
         }
         if (burst + 1) * cuts / bursts > burst * cuts / bursts {
+            // Those on their way when the link dies are lost: most are to be there by then.
+            let (half, last) = (u64::from(burst * BURST + BURST / 2), &points[points.len() - 1][1]);
+            wait(PATIENCE, "most of a burst arrives", || {
+                record(&there, last).is_some_and(|noted| noted.end > half)
+            });
             relay.set_both(Impairment { blackhole: true, ..bad });
             hold(cut_for);
             relay.set_both(bad);
