@@ -364,7 +364,7 @@ impl Seat {
         state.seats.get(&self.0.id).is_some_and(|sitting| sitting.points.contains(point))
     }
 
-    /// Takes so many messages more, of those granted not more than [`GRANTED_MAX`] count.
+    /// Takes so many messages more, of those granted not more than 4,096 count.
     pub fn grant(&self, more: u32) {
         let mut state = self.0.pools.0.state.lock();
         if let Some(sitting) = state.seats.get_mut(&self.0.id) {

@@ -54,9 +54,13 @@ pub struct ServeArgs {
     /// What the node does for others [default: what its token says; relay for the first node]
     #[arg(long, value_name = "ROLE", value_parser = role::parser())]
     pub role: Option<Role>,
-    /// Where the registry is kept: `embedded`, or etcd://HOST:PORT[,HOST:PORT][/PREFIX]; only for the first node of a
-    /// mesh, which remembers it [default: embedded, in a file of the data folder]
-    #[arg(long, value_name = "WHERE")]
+    /// Where the registry is kept.
+    #[arg(
+        long,
+        value_name = "WHERE",
+        help = "Where the registry is kept: `embedded`, or etcd://HOST:PORT[,HOST:PORT][/PREFIX]; only for the first node \
+                of a mesh, which remembers it [default: embedded, in a file of the data folder]"
+    )]
     pub registry: Option<Place>,
     /// The node's name: lowercase letters, digits and `-` [default: the host's name]
     #[arg(long, value_name = "NAME")]
