@@ -37,7 +37,7 @@ pub struct Config {
     pub reach_max: Duration,
     /// The clock.
     pub now: Clock,
-    /// Where the schemas of users' kinds come from; may be given later, see [`Registry::set_schemas`].
+    /// Where the schemas of users' kinds come from; may be given later, see [`Registry::set_schemas`](crate::Registry::set_schemas).
     pub schemas: Option<Arc<dyn Schemas>>,
 }
 

@@ -22,7 +22,7 @@ impl Registry {
     /// Lets a lease begin anew.
     ///
     /// # Errors
-    /// [`store::Error::LeaseUnknown`] when it has ended.
+    /// [`store::Error::LeaseUnknown`](crate::store::Error::LeaseUnknown) when it has ended.
     pub async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
         Ok(self.inner.store.keep_alive(lease, (self.inner.config.now)()).await?)
     }
@@ -30,7 +30,7 @@ impl Registry {
     /// Ends a lease; what hangs on it goes.
     ///
     /// # Errors
-    /// [`store::Error::LeaseUnknown`] when it has ended.
+    /// [`store::Error::LeaseUnknown`](crate::store::Error::LeaseUnknown) when it has ended.
     pub async fn revoke(&self, by: &Agent, lease: LeaseId) -> Result<(), Error> {
         self.inner.store.revoke(lease, self.inner.meta(by)).await?;
         let revision = self.inner.store.revisions().newest;
