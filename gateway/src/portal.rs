@@ -3,6 +3,7 @@
 //! `docs/portal.md` is the specification, `starlane_core::portal` has the frames. A session is bounded in all it holds: by what
 //! the client granted, and by the frames that wait until it reads.
 
+mod changed;
 mod pools;
 pub(crate) mod session;
 mod topics;

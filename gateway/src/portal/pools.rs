@@ -3,15 +3,17 @@
 //! Those who serve the same point share its messages: each goes to the next of them that takes more. What is handed over is
 //! in the order in which it came.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
 use starlane_core::{Body, Code, Header, Message, Outcome, Payload, Point, Refusal};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+
+use super::changed::Changed;
 
 /// The messages of one point that may wait; as many as a mechtron's mailbox takes.
 const WAITING_MAX: usize = 1_000;
@@ -31,8 +33,8 @@ pub struct Pools(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     state: Mutex<State>,
-    /// Told when somebody began or ceased to serve a point.
-    changed: Notify,
+    /// Points that somebody began to serve, or nobody does any more.
+    changed: Changed,
 }
 
 #[derive(Default)]
@@ -43,8 +45,6 @@ struct State {
     taken: HashMap<Ticket, Taken>,
     /// The last number that was given out.
     last: u64,
-    /// Points that began or ceased to be served, for whoever asks next.
-    changed: BTreeSet<Point>,
 }
 
 /// What is known of one served point.
@@ -151,14 +151,7 @@ impl Pools {
 
     /// Waits until points began or ceased to be served here, and tells which.
     pub async fn changed(&self) -> Vec<Point> {
-        loop {
-            let told = self.0.changed.notified();
-            let changed = std::mem::take(&mut self.0.state.lock().changed);
-            if !changed.is_empty() {
-                return changed.into_iter().collect();
-            }
-            told.await;
-        }
+        self.0.changed.next().await
     }
 
     /// Hands a request to one who serves its receiver, now or as soon as one takes more; it is in its turn when this
@@ -219,10 +212,6 @@ impl Pools {
         pool.waiting.push_back(Waiting { ticket, message, bytes, until, answer });
         state.hand_out(&point);
         Ok(ticket)
-    }
-
-    fn tell_changed(&self) {
-        self.0.changed.notify_one();
     }
 }
 
@@ -298,7 +287,7 @@ impl State {
     }
 
     /// Somebody serves a point no more; what waits is refused when nobody does.
-    fn leave(&mut self, id: SeatId, point: &Point) {
+    fn leave(&mut self, id: SeatId, point: &Point, changed: &Changed) {
         let Some(pool) = self.pools.get_mut(point) else { return };
         pool.seats.retain(|seat| *seat != id);
         if !pool.seats.is_empty() {
@@ -310,7 +299,7 @@ impl State {
                 drop(answer.send(Outcome::Rejected(unserved(point))));
             }
         }
-        self.changed.insert(point.clone());
+        changed.tell(point);
     }
 }
 
@@ -334,8 +323,7 @@ impl Seat {
         let pool = state.pools.entry(point.clone()).or_default();
         pool.seats.push_front(self.0.id);
         if pool.seats.len() == 1 {
-            state.changed.insert(point.clone());
-            self.0.pools.tell_changed();
+            self.0.pools.0.changed.tell(point);
         }
         state.hand_out(point);
         Ok(())
@@ -347,9 +335,7 @@ impl Seat {
         if let Some(sitting) = state.seats.get_mut(&self.0.id) {
             sitting.points.retain(|served| served != point);
         }
-        state.leave(self.0.id, point);
-        drop(state);
-        self.0.pools.tell_changed();
+        state.leave(self.0.id, point, &self.0.pools.0.changed);
     }
 
     /// The points that it serves.
@@ -413,13 +399,11 @@ impl Sat {
         let state = &mut *guard;
         let Some(sitting) = state.seats.remove(&self.id) else { return };
         for point in &sitting.points {
-            state.leave(self.id, point);
+            state.leave(self.id, point, &self.pools.0.changed);
         }
         for (_, taken) in state.taken.extract_if(|_, taken| taken.seat == self.id) {
             drop(taken.answer.send(Outcome::Unknown(went_away())));
         }
-        drop(guard);
-        self.pools.tell_changed();
     }
 }
 

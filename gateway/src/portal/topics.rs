@@ -1,12 +1,14 @@
 //! Topics: who hears here what is published to a point.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use starlane_core::{Code, Message, Method, MethodFamily, Payload, Point, Refusal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
+
+use super::changed::Changed;
 
 /// How many events wait for one who hears them; of one more it misses the newest, and is told how many.
 const WAITING_MAX: usize = 1_024;
@@ -38,15 +40,14 @@ pub struct Topics(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     state: Mutex<State>,
-    /// Told when the first came to a topic, or the last left one.
-    changed: Notify,
+    /// Topics that the first came to, or the last left.
+    changed: Changed,
 }
 
 #[derive(Default)]
 struct State {
     topics: HashMap<Point, HashMap<u64, Listener>>,
     last: u64,
-    changed: BTreeSet<Point>,
 }
 
 struct Listener {
@@ -86,8 +87,7 @@ impl Topics {
         let missed = Arc::new(AtomicU64::new(0));
         listeners.insert(id, Listener { events: sender, missed: missed.clone() });
         if listeners.len() == 1 {
-            state.changed.insert(topic.clone());
-            self.0.changed.notify_one();
+            self.0.changed.tell(topic);
         }
         drop(state);
         Ok(Subscription { topics: self.clone(), topic: topic.clone(), id, events, missed })
@@ -100,14 +100,7 @@ impl Topics {
 
     /// Waits until the first came to topics or the last left them, and tells which.
     pub async fn changed(&self) -> Vec<Point> {
-        loop {
-            let told = self.0.changed.notified();
-            let changed = std::mem::take(&mut self.0.state.lock().changed);
-            if !changed.is_empty() {
-                return changed.into_iter().collect();
-            }
-            told.await;
-        }
+        self.0.changed.next().await
     }
 
     /// Tells all who hear the message's receiver here. Never waits.
@@ -142,8 +135,7 @@ impl Drop for Subscription {
         listeners.remove(&self.id);
         if listeners.is_empty() {
             state.topics.remove(&self.topic);
-            state.changed.insert(self.topic.clone());
-            self.topics.0.changed.notify_one();
+            self.topics.0.changed.tell(&self.topic);
         }
     }
 }
