@@ -37,7 +37,8 @@ pub use config::Config;
 pub use error::Error;
 pub use message::{Call, Incoming, Reply};
 pub use service::Failed;
+pub use starlane_core::Event as Step;
 pub use topic::{Heard, Topic};
-pub use watch::{Step, Watch};
+pub use watch::Watch;
 
 pub use starlane_core as core;

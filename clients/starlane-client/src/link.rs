@@ -22,8 +22,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use crate::error::Problem;
 use crate::service::{Failed, Handler};
 use crate::topic::Heard;
-use crate::watch::{STEPS_MAX, Step, Told};
-use crate::{Call, Config, Error, Incoming, Reply};
+use crate::watch::{STEPS_MAX, Told};
+use crate::{Call, Config, Error, Incoming, Reply, Step};
 
 /// How much may wait to be done; whoever asks for more waits.
 pub(crate) const COMMANDS_MAX: usize = 1_024;
@@ -346,23 +346,21 @@ impl Link {
             Command::Grant { id, more } => self.grant(id, more, out),
             Command::Handled { connection, id, result } => {
                 self.handlers -= 1;
-                if connection == self.connection {
-                    if let Some(id) = id
-                        && self.handling.remove(&id).is_some()
-                    {
-                        let (ask, body) = match result {
-                            Ok(Reply { status, headers, body }) => {
-                                (Ask::Reply(Answer { id, status, headers }), body)
-                            }
-                            Err(Failed { detail, ran }) => (Ask::Fail { id, detail, ran }, Bytes::new()),
-                        };
-                        out.say(ask, body);
-                    }
-                    out.say(Ask::Grant { more: 1, id: None }, Bytes::new());
-                } else {
-                    // It was begun on a connection before, and its place was not granted on this one.
-                    out.say(Ask::Grant { more: 1, id: None }, Bytes::new());
+                // What was begun on a connection before is not answered on this one.
+                if connection == self.connection
+                    && let Some(id) = id
+                    && self.handling.remove(&id).is_some()
+                {
+                    let (ask, body) = match result {
+                        Ok(Reply { status, headers, body }) => {
+                            (Ask::Reply(Answer { id, status, headers }), body)
+                        }
+                        Err(Failed { detail, ran }) => (Ask::Fail { id, detail, ran }, Bytes::new()),
+                    };
+                    out.say(ask, body);
                 }
+                // Its place is free again.
+                out.say(Ask::Grant { more: 1, id: None }, Bytes::new());
             }
         }
     }

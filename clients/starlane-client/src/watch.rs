@@ -4,44 +4,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::Deserialize;
-use starlane_core::{Change, Resource, Revision};
+use starlane_core::{Change, Event as Step, Resource, Revision};
 use tokio::sync::mpsc;
 
 use crate::link::Command;
 
 /// How many steps come before they are taken.
 pub(crate) const STEPS_MAX: u32 = 256;
-
-/// One step of a watch.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Step {
-    /// A page of what matches; what a page before this one had and the pages of this list have not, is gone.
-    Listed {
-        /// The page.
-        resources: Vec<Arc<Resource>>,
-        /// The same for all pages.
-        revision: Revision,
-        /// Whether it is the last page, so that changes follow.
-        last: bool,
-    },
-    /// All that one commit changed in the answer.
-    Changed {
-        /// The commit.
-        revision: Revision,
-        /// In the order of the commit.
-        changes: Vec<Change>,
-    },
-    /// Nothing changed up to here.
-    Bookmark {
-        /// Up to where.
-        revision: Revision,
-    },
-    /// The history that was asked for is no longer kept: the list follows again.
-    Gone {
-        /// The oldest revision that can be gone on from.
-        oldest: Revision,
-    },
-}
 
 /// The answer of a selector and its changes. Goes on over connections that break; dropping it ends it.
 #[derive(Debug)]
@@ -94,6 +63,8 @@ pub(crate) struct Told {
 enum ToldStep {
     Listed { resources: Vec<Arc<Resource>>, revision: Revision, last: bool },
     Changed { revision: Revision, changes: Vec<ToldChange> },
+    Counted { revision: Revision, count: u64 },
+    Ranked { revision: Revision, resources: Vec<Arc<Resource>> },
     Bookmark { revision: Revision },
     Gone { oldest: Revision },
 }
@@ -116,6 +87,8 @@ impl Told {
     pub(crate) fn into_step(self) -> Step {
         match self.step {
             ToldStep::Listed { resources, revision, last } => Step::Listed { resources, revision, last },
+            ToldStep::Counted { revision, count } => Step::Counted { revision, count },
+            ToldStep::Ranked { revision, resources } => Step::Ranked { revision, resources },
             ToldStep::Bookmark { revision } => Step::Bookmark { revision },
             ToldStep::Gone { oldest } => Step::Gone { oldest },
             ToldStep::Changed { revision, changes } => {
@@ -126,6 +99,37 @@ impl Told {
                 };
                 Step::Changed { revision, changes: changes.into_iter().map(change).collect() }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_of_a_node_is_read() {
+        let revision = Revision(7);
+        for (told, step) in [
+            (
+                r#""event":"listed","resources":[],"revision":7,"last":true"#,
+                Step::Listed { resources: Vec::new(), revision, last: true },
+            ),
+            (
+                r#""event":"changed","revision":7,"changes":[]"#,
+                Step::Changed { revision, changes: Vec::new() },
+            ),
+            (r#""event":"counted","revision":7,"count":3"#, Step::Counted { revision, count: 3 }),
+            (
+                r#""event":"ranked","revision":7,"resources":[]"#,
+                Step::Ranked { revision, resources: Vec::new() },
+            ),
+            (r#""event":"bookmark","revision":7"#, Step::Bookmark { revision }),
+            (r#""event":"gone","oldest":7"#, Step::Gone { oldest: revision }),
+        ] {
+            let told: Told = serde_json::from_str(&format!(r#"{{{told},"token":"t"}}"#)).unwrap();
+            assert_eq!(told.token, "t");
+            assert_eq!(told.into_step(), step);
         }
     }
 }

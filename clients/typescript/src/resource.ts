@@ -37,6 +37,8 @@ export interface Change {
 export type Step =
   | { event: "listed"; resources: Resource[]; revision: number; last: boolean; token: string }
   | { event: "changed"; revision: number; changes: Change[]; token: string }
+  | { event: "counted"; revision: number; count: number; token: string }
+  | { event: "ranked"; revision: number; resources: Resource[]; token: string }
   | { event: "bookmark"; revision: number; token: string }
   | { event: "gone"; oldest: number; token: string };
 

@@ -134,7 +134,8 @@ pub async fn follow(client: &Client) -> Result<(), Error> {
                     println!("{what} {}", change.resource());
                 }
             }
-            Step::Bookmark { .. } => {}
+            // Only a watch of a count or of the first few tells those.
+            Step::Bookmark { .. } | Step::Counted { .. } | Step::Ranked { .. } => {}
             Step::Gone { .. } => println!("-- the history was too short; the list again"),
         }
     }

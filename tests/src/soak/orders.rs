@@ -152,6 +152,7 @@ async fn watch(client: Client, ended: Arc<AtomicBool>) -> (Steps, usize) {
                     );
                 }
             }
+            Step::Counted { .. } | Step::Ranked { .. } => panic!("no count was asked for"),
             Step::Bookmark { .. } => {}
             Step::Gone { .. } => lists += 1,
         }
