@@ -9,6 +9,6 @@ pub(crate) mod session;
 mod topics;
 
 pub(crate) use pools::GRANTED_MAX;
-pub use pools::{Order, Pools, Seat, Ticket};
+pub use pools::{Order, Pools, Seat, Ticket, unserved};
 pub(crate) use session::{Door, pairs_of};
 pub use topics::{Subscription, Topics, event_method, is_event};

@@ -467,7 +467,8 @@ fn bytes_of(message: &Message) -> usize {
     own + headers + path + body
 }
 
-fn unserved(point: &Point) -> Refusal {
+/// That nobody serves a point now.
+pub fn unserved(point: &Point) -> Refusal {
     Refusal::new(Code::NotReady, format!("nobody serves `{point}` at the moment"))
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use gateway::portal::unserved;
 use mechtron_host::{Host, NotHere};
 use resource_registry::files;
 use resource_registry::{BlobStore, Registry};
@@ -20,7 +21,7 @@ use super::fresh::find_by;
 use super::homes::{Home, Homes};
 use super::ids::Ids;
 use super::links::Links;
-use super::serving::{Serving, is_served, unserved};
+use super::serving::{Serving, is_served};
 
 /// The longest content that a check of a bind looks into.
 const CHECKED_BYTES_MAX: u64 = 1024 * 1024;

@@ -8,8 +8,7 @@ use std::time::Duration;
 use gateway::portal::{Pools, Topics};
 use resource_registry::{Error, Registry};
 use starlane_core::{
-    Agent, Code, Interest, Message, NodeName, Phase, Point, Problem, PropertyChange, Refusal, Resource,
-    Status,
+    Agent, Code, Interest, Message, NodeName, Phase, Point, Problem, PropertyChange, Resource, Status,
 };
 
 use super::follow::{Follow, News};
@@ -88,24 +87,32 @@ impl Serving {
     /// # Errors
     /// `NotFound` when nothing is there, `Unreachable` when the registry is out of reach.
     pub(super) async fn settle(&self, point: &Point) -> Result<(), Problem> {
-        let Parts { registry, by, me, pools, topics, .. } = &*self.0;
+        let has = |interest| match interest {
+            Interest::Serves => self.0.pools.serves(point),
+            Interest::Subscribes => self.0.topics.hears(point),
+        };
+        self.write(point, &self.0.me, has).await
+    }
+
+    /// Writes what a node has of a point, if that is not written already.
+    async fn write(
+        &self,
+        point: &Point,
+        node: &NodeName,
+        has: impl Fn(Interest) -> bool,
+    ) -> Result<(), Problem> {
+        let Parts { registry, by, .. } = &*self.0;
         for _ in 0..ATTEMPTS_MAX {
             let Some(resource) = registry.get(point) else {
-                let gone = || Problem::new(Code::NotFound, format!("nothing is at `{point}`")).at(point);
                 registry.fresh().await?;
                 if registry.get(point).is_none() {
-                    return Err(gone());
+                    return Err(Problem::new(Code::NotFound, format!("nothing is at `{point}`")).at(point));
                 }
                 continue;
             };
-            let has = |interest| match interest {
-                Interest::Serves => pools.serves(point),
-                Interest::Subscribes => topics.hears(point),
-            };
-            let changes: Vec<PropertyChange> = Interest::ALL
-                .into_iter()
-                .filter_map(|interest| interest.change(&resource, me, has(interest)))
-                .collect();
+            let interests = Interest::ALL.into_iter();
+            let changes: Vec<PropertyChange> =
+                interests.filter_map(|interest| interest.change(&resource, node, has(interest))).collect();
             if changes.is_empty() {
                 return Ok(());
             }
@@ -176,21 +183,13 @@ impl Serving {
     }
 
     async fn forget(&self, node: &NodeName) -> Result<(), Problem> {
-        let Parts { registry, by, .. } = &*self.0;
-        for resource in registry.select(&INTERESTING.parse()?, usize::MAX, None)?.resources {
-            let changes: Vec<PropertyChange> = Interest::ALL
-                .into_iter()
-                .filter_map(|interest| interest.change(&resource, node, false))
-                .collect();
-            if changes.is_empty() {
-                continue;
-            }
-            let status = status_after(&resource, &changes);
-            match registry.note(by, &resource.point, &changes, status.as_ref(), resource.modified).await {
-                Ok(_) | Err(Error::RevisionConflict { .. } | Error::NotFound(_)) => {}
-                Err(error) => {
-                    tracing::warn!(point = %resource.point, %node, "a dead node still serves it: {error}");
+        let all = self.0.registry.select(&INTERESTING.parse()?, usize::MAX, None)?;
+        for resource in all.resources {
+            match self.write(&resource.point, node, |_| false).await {
+                Err(problem) if problem.code != Code::NotFound => {
+                    tracing::warn!(point = %resource.point, %node, "a dead node still serves it: {problem}");
                 }
+                _ => {}
             }
         }
         Ok(())
@@ -219,11 +218,6 @@ impl Serving {
 /// Whether somebody serves a resource at some node.
 pub(super) fn is_served(resource: &Resource) -> bool {
     resource.property(Interest::Serves.key()).is_some()
-}
-
-/// That nobody serves a point now.
-pub(super) fn unserved(point: &Point) -> Refusal {
-    Refusal::new(Code::NotReady, format!("nobody serves `{point}` at the moment"))
 }
 
 /// How a resource is after it began or ceased to be served; `None` when that says nothing of it.
