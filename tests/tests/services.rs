@@ -109,6 +109,8 @@ fn two_processes_share_the_work_and_their_point_says_when_none_is_left() {
     // What a person sees of it.
     let got = node.run(["get", "shop:pay", "-o", "json"]).ok();
     assert!(got.contains("Portal"), "{got}");
+    let why = node.run(["why", "shop:pay"]);
+    assert!(why.code == 1 && why.out.contains("nobody serves it"), "{why:?}");
     let asked = node.run(["request", "shop:pay^Ext<Pay>"]);
     assert_eq!(asked.code, 1, "{asked:?}");
 }

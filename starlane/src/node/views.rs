@@ -6,7 +6,7 @@ use gateway::shapes::{
 use resource_registry::{LogChange, LogEntry};
 use starlane_core::placement::{self, Life, Lives, Verdict, epoch_of};
 use starlane_core::routing::Routes;
-use starlane_core::{Base, NodeId, NodeName, Phase, Point, Resource, Role};
+use starlane_core::{Base, Interest, NodeId, NodeName, Phase, Point, Resource, Role};
 
 use super::members::Record;
 use super::router::has_code;
@@ -195,9 +195,19 @@ fn why_without_code(resource: &Resource) -> shapes::Why {
         let reason = format!("its bind `{bind}` leads each request on from the node that it comes to");
         return base(point, WhyState::Everywhere, &reason, None);
     }
+    let served = Interest::Serves.nodes(resource);
+    if let Some(first) = served.first() {
+        let nodes: Vec<_> = served.iter().map(|node| format!("`{node}`")).collect();
+        let reason = format!("services that are connected to {} answer for it", nodes.join(", "));
+        return shapes::Why { node: Some(first.clone()), ..base(point, WhyState::Running, &reason, None) };
+    }
     let content = match resource.kind.base {
         Base::File | Base::Artifact => "it is content",
         Base::FileSystem => "what is below it is content",
+        Base::Portal => {
+            let help = "start a service that serves it; `starlane watch` shows when it is `Ready`";
+            return base(point, WhyState::NoCode, "nobody serves it at the moment", Some(help));
+        }
         _ => {
             let reason = "it has neither code nor a bind nor content that could answer";
             let help = format!(
@@ -251,7 +261,7 @@ fn candidate(candidate: &placement::Candidate) -> Candidate {
 
 #[cfg(test)]
 mod tests {
-    use starlane_core::{Properties, Property, Revision, Status, Value};
+    use starlane_core::{Properties, Property, PropertyChange, Revision, Status, Value};
 
     use super::*;
 
@@ -269,6 +279,22 @@ mod tests {
             modified: Revision(3),
             version: 1,
         }
+    }
+
+    #[test]
+    fn what_services_answer_for_says_where_they_are() {
+        let mut portal = resource("shop:pay", "Portal", &[]);
+        let nobody = why(&portal, None);
+        assert_eq!((nobody.state, nobody.node), (WhyState::NoCode, None));
+        assert_eq!(nobody.reason, "nobody serves it at the moment");
+        for node in ["edge", "cloud"] {
+            let change = Interest::Serves.change(&portal, &node.parse().unwrap(), true);
+            let Some(PropertyChange::Set { key, value, .. }) = change else { panic!() };
+            portal.properties.insert(key, Property { value, locked: false });
+        }
+        let served = why(&portal, None);
+        assert_eq!((served.state, served.node), (WhyState::Running, Some("cloud".parse().unwrap())));
+        assert!(served.reason.contains("`cloud`, `edge`"), "{}", served.reason);
     }
 
     #[test]
