@@ -126,6 +126,9 @@ async fn ask<C: Client>(client: &Arc<C>, load: Load, processes: &[u32]) -> Sampl
     }
 }
 
+/// How long who was refused waits before it asks again.
+const AGAIN: Duration = Duration::from_millis(10);
+
 async fn run<C: Client>(client: &Arc<C>, load: Load, duration: Duration) -> (Vec<Duration>, usize) {
     let until = Instant::now() + duration;
     let tasks: Vec<_> = (0..load.in_flight)
@@ -137,7 +140,14 @@ async fn run<C: Client>(client: &Arc<C>, load: Load, duration: Duration) -> (Vec
                 while now < until {
                     match client.request(body.clone()).await {
                         Ok(answer) if answer == body => {}
-                        Ok(_) | Err(_) => failed += 1,
+                        // It is asked again, and took as long as all of that together.
+                        Ok(_) | Err(_) => {
+                            failed += 1;
+                            tokio::time::sleep(AGAIN).await;
+                            if Instant::now() < until {
+                                continue;
+                            }
+                        }
                     }
                     let begun = std::mem::replace(&mut now, Instant::now());
                     times.push(now - begun);

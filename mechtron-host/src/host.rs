@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use starlane_core::{Code, Message, Outcome, Payload, Point, Problem, Refusal};
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::asker::{Asker, Caller};
 use crate::limits::Config;
 use crate::logs::{LogStream, Logs};
 use crate::mailbox::{Mail, NotHere, ReplyTo, Waiter};
@@ -119,19 +120,12 @@ impl Host {
         &self,
         message: Message,
     ) -> impl Future<Output = Result<Outcome, NotHere>> + Send + 'static {
-        let (sender, receiver) = oneshot::channel();
-        let ticket = self.0.tickets.fetch_add(1, Ordering::Relaxed);
-        let point = message.header.to.clone();
-        let queue = Arc::clone(self.queue(&point));
-        let guard = GiveUp { queue: Arc::clone(&queue), point: Some(point), ticket };
-        let refused = queue.deliver(self.mail(message, ReplyTo::Outside(ticket, sender))).err();
+        let (asker, receiver) = Asker::future();
+        let (ticket, point) = (self.next_ticket(), message.header.to.clone());
+        let guard = GiveUp { queue: Arc::clone(self.queue(&point)), point: Some(point), ticket };
+        self.ask(ticket, message, asker);
         async move {
             let mut guard = guard;
-            if let Some(mail) = refused {
-                guard.point = None;
-                drop(mail);
-                return Ok(Outcome::Rejected(busy()));
-            }
             let outcome = receiver.await;
             guard.point = None;
             outcome.unwrap_or_else(|_| {
@@ -139,6 +133,27 @@ impl Host {
                 Ok(Outcome::Unknown(Refusal::new(Code::Internal, detail)))
             })
         }
+    }
+
+    /// The same for a caller that is no future.
+    pub fn call(&self, message: Message, caller: impl Caller) {
+        let (ticket, point) = (self.next_ticket(), message.header.to.clone());
+        let queue = Arc::clone(self.queue(&point));
+        caller.asked(Box::new(move || queue.tell(Event::GiveUp(point, Waiter::Outside(ticket)))));
+        self.ask(ticket, message, Asker::called(Box::new(caller)));
+    }
+
+    fn ask(&self, ticket: u64, message: Message, asker: Asker) {
+        let mail = self.mail(message, ReplyTo::Outside(ticket, asker));
+        if let Err(mail) = self.queue(&mail.message.header.to).deliver(mail)
+            && let ReplyTo::Outside(_, asker) = mail.reply
+        {
+            asker.answer(Outcome::Rejected(busy()));
+        }
+    }
+
+    fn next_ticket(&self) -> u64 {
+        self.0.tickets.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Sends a mechtron's own code a message without an answer.

@@ -4,6 +4,7 @@
 //! The host knows nothing of the network and nothing of the registry: what it needs of its node is the trait
 //! [`Outside`].
 
+mod asker;
 mod cache;
 mod clock;
 mod contract;
@@ -23,6 +24,7 @@ mod shard;
 mod turn;
 mod wasi;
 
+pub use asker::{Asker, Caller};
 pub use clock::{Clock, ManualClock};
 pub use contract::Contract;
 pub use host::{Error, Host, Stats};
@@ -32,4 +34,4 @@ pub use logs::{Line, LogStream};
 pub use mailbox::NotHere;
 pub use module::Module;
 pub use outside::{Activation, Durability, Outside, Runs};
-pub use shard::{Asker, Info, Released, Returned, State, Waiting};
+pub use shard::{Info, Released, Returned, State, Waiting};

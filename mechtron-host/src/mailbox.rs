@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use starlane_core::{Code, Message, Outcome, Payload, Refusal, Request};
-use tokio::sync::oneshot;
 
+use crate::asker::Asker;
 use crate::clock::Moment;
 use crate::limits::Limits;
 
@@ -53,7 +53,7 @@ impl From<NotHere> for Refusal {
 pub(crate) enum ReplyTo {
     Nobody,
     /// Somebody outside of the shards, under a number of their own.
-    Outside(u64, oneshot::Sender<Answer>),
+    Outside(u64, Asker),
     /// A mechtron of this host.
     Mechtron(Address),
 }

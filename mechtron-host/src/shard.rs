@@ -34,7 +34,7 @@ use crate::names::Names;
 use crate::outside::Outside;
 
 pub use self::info::{Info, State};
-pub use self::moving::{Asker, Released, Returned, Waiting};
+pub use self::moving::{Released, Returned, Waiting};
 pub(crate) use self::queue::{Counters, Event, Queue};
 
 /// Turns between two looks into the queue.

@@ -712,9 +712,9 @@ mod tests {
             headers: Headers::default(),
             body: Body::default(),
         };
-        let (sender, receiver) = oneshot::channel();
+        let (asker, receiver) = crate::asker::Asker::future();
         let message = Message { header, payload: Payload::Request(request) };
-        (Mail { message, reply: ReplyTo::Outside(1, sender), deadline }, receiver)
+        (Mail { message, reply: ReplyTo::Outside(1, asker), deadline }, receiver)
     }
 
     /// A conversation in whose last run this many messages were given.

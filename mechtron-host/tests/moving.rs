@@ -295,35 +295,6 @@ async fn a_commit_under_way_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_gives_up_is_known_to_whoever_has_the_message() {
-    let world = world();
-    probe(&world, "shop:a", Durability::Memory).await;
-    let module = world.module(PROBE).await;
-    world.place_with("shop:asks", &module, Durability::Memory, |asks| asks.reentrant = Some(true));
-    for at in ["shop:a", "shop:asks"] {
-        world.number(at, "c").await;
-    }
-    let running = send(&world, "shop:a", "w");
-    world.handles("shop:a").await;
-    let from_outside = send(&world, "shop:a", "1");
-    has(&world, "shop:a", 2).await;
-    let script = Script::default().request(OWN, "shop:a", b"2").bytes();
-    let asking = tokio::spawn(world.request(message("shop:asks", script, LONG)));
-    has(&world, "shop:a", 3).await;
-    let releasing = tokio::spawn(world.host.release(&point("shop:a"), Duration::from_secs(1)));
-    world.clock.advance(Duration::from_secs(5));
-    let released = releasing.await.unwrap().unwrap();
-    let mut askers: Vec<_> = released.waiting.map(|returned| returned.asker.unwrap()).collect();
-    from_outside.abort();
-    askers[0].gone().await;
-    // The instance that asked ends.
-    assert_eq!(short(&world.ask("shop:asks", "u").await), "Failed E-TRAP");
-    askers[1].gone().await;
-    asking.abort();
-    assert_eq!(short(&running.await.unwrap()), "Unknown E-EPOCH-STALE");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_takes_is_given_back() {
     let world = world();
     probe(&world, "shop:a", Durability::Memory).await;

@@ -20,14 +20,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
-use mesh::{Call, Config, Fixed, Handle, Local, Parts, Place, Socket};
+use mesh::{Answer, Call, Config, Fixed, Handle, Local, Parts, Place, Socket};
 use serde_json::json;
 use starlane_core::{
     Agent, Body, Header, Headers, Message, MessageId, Method, NodeId, NodeName, Outcome, Payload, Point,
     Refusal, Reply, Request, Role,
 };
-
-use tokio::sync::oneshot;
 
 use members::Members;
 
@@ -38,9 +36,9 @@ const IN_FLIGHT: [usize; 3] = [1, 64, 256];
 struct Echo;
 
 impl Local for Echo {
-    fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
+    fn request(&self, message: Message, answer: Answer) {
         let Payload::Request(request) = message.payload else { unreachable!() };
-        ready(Outcome::Ok(Reply { status: 200, headers: Headers::default(), body: request.body })).boxed()
+        answer.give(Outcome::Ok(Reply { status: 200, headers: Headers::default(), body: request.body }));
     }
 
     fn send(&self, _message: Message) {}
@@ -51,16 +49,16 @@ impl Local for Echo {
 }
 
 /// Answers with what it was given, on another thread.
-struct Elsewhere(SyncSender<(Message, oneshot::Sender<Outcome>)>);
+struct Elsewhere(SyncSender<(Message, Answer)>);
 
 impl Elsewhere {
     fn new() -> Self {
-        let (sender, receiver) = std::sync::mpsc::sync_channel::<(Message, oneshot::Sender<Outcome>)>(4_096);
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<(Message, Answer)>(4_096);
         std::thread::spawn(move || {
-            while let Ok((message, outcome)) = receiver.recv() {
+            while let Ok((message, answer)) = receiver.recv() {
                 let Payload::Request(request) = message.payload else { unreachable!() };
                 let reply = Reply { status: 200, headers: Headers::default(), body: request.body };
-                let _ = outcome.send(Outcome::Ok(reply));
+                answer.give(Outcome::Ok(reply));
             }
         });
         Self(sender)
@@ -68,10 +66,8 @@ impl Elsewhere {
 }
 
 impl Local for Elsewhere {
-    fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
-        let (sender, receiver) = oneshot::channel();
-        self.0.send((message, sender)).unwrap();
-        async move { receiver.await.unwrap() }.boxed()
+    fn request(&self, message: Message, answer: Answer) {
+        self.0.send((message, answer)).unwrap();
     }
 
     fn send(&self, _message: Message) {}

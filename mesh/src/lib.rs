@@ -8,6 +8,7 @@
 //! control plane (one loop); frames go over 16 lanes, by the points that they are between, past that loop: a look-up of the
 //! next hop, and into a lane's buffer. Everything that waits is bounded, and says `Busy` when it is full.
 
+mod answer;
 mod config;
 mod control;
 mod counters;
@@ -31,6 +32,7 @@ mod transport;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use answer::Answer;
 pub use config::{Config, Congestion};
 pub use control::OnJoin;
 pub use counters::Counted;

@@ -26,6 +26,7 @@ use crate::local::Local;
 use crate::routing::NextHop;
 use crate::time::Clock;
 use requests::Requests;
+pub(crate) use running::Place;
 use running::Running;
 
 /// When it is worth trying again after something was full.

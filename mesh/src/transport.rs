@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::QuicServerConfig;
@@ -29,6 +30,11 @@ use crate::{Handle, identity, resets};
 const BODY_STREAMS_MAX: u32 = 64;
 /// How many packets are acknowledged at once.
 const ACK_THRESHOLD: u32 = 10;
+/// After so many packets out of order the next word is an acknowledgement.
+const ACK_REORDERED: u32 = 1;
+/// How long an acknowledgement may wait for something to go along with. A packet that was lost behind which nothing came is
+/// sent again so much later, which every frame behind it waits for.
+const ACK_DELAY: Duration = Duration::from_millis(2);
 /// What is kept of a connection before it is accepted.
 const INCOMING_BYTES_MAX: u64 = 64 * 1024;
 /// What any network carries; received packets may have this much at least.
@@ -178,7 +184,9 @@ fn make_room(socket: &UdpSocket, bytes: usize) {
 fn transport(config: &Config) -> io::Result<TransportConfig> {
     let window = VarInt::from_u32(config.window_bytes);
     let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_THRESHOLD));
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_THRESHOLD))
+        .reordering_threshold(VarInt::from_u32(ACK_REORDERED))
+        .max_ack_delay(Some(ACK_DELAY));
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(config.mtu_max);
     let mut transport = TransportConfig::default();

@@ -21,8 +21,8 @@ use mesh::join::{self, Carrier, Contact, Enrolment, JoinError, MemoryMembers, Me
 use mesh::proof::first_node;
 use mesh::token::{TTL_SECONDS, Token, TokenRecord};
 use mesh::{
-    About, Call, Config, Credentials, Handle, Identity, LinkStateRouting, Local, Map, OnJoin, Parts, Place,
-    Service, Socket,
+    About, Answer, Call, Config, Credentials, Handle, Identity, LinkStateRouting, Local, Map, OnJoin, Parts,
+    Place, Service, Socket,
 };
 use starlane_core::{
     Agent, Body, Code, Header, Headers, Message, MessageId, Method, NodeName, Outcome, Payload, Point,
@@ -41,15 +41,11 @@ type Desk = Enrolment<MemoryTokens, MemoryMembers>;
 struct Echo(NodeName, Option<join::Service<Desk>>);
 
 impl Local for Echo {
-    fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
+    fn request(&self, message: Message, answer: Answer) {
         let Payload::Request(request) = message.payload else { unreachable!("links bring requests") };
-        let name = self.0.clone();
-        std::future::ready(Outcome::Ok(Reply::new(
-            200,
-            "text/plain",
-            format!("{name} heard {} in the trace {:x}", request.path, message.header.trace.trace_id),
-        )))
-        .boxed()
+        let (name, path, trace) = (&self.0, request.path, message.header.trace.trace_id);
+        let heard = format!("{name} heard {path} in the trace {trace:x}");
+        answer.give(Outcome::Ok(Reply::new(200, "text/plain", heard)));
     }
 
     fn send(&self, _: Message) {}

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use mesh::identity::{Config as Folder, Newcomer, system_clock};
 use mesh::join::{Wish, join_at};
-use mesh::{About, Call, Config, Handle, LinkStateRouting, Local, Map, Parts, Place, Socket};
+use mesh::{About, Answer, Call, Config, Handle, LinkStateRouting, Local, Map, Parts, Place, Socket};
 use starlane_core::{
     Agent, Body, Code, Header, Headers, Message, MessageId, Method, NodeName, Outcome, Payload, Point,
     Refusal, Request,
@@ -150,9 +150,8 @@ async fn enrol(folder: &Path, entry: SocketAddr, token: &str, name: &NodeName) -
 struct Nobody;
 
 impl Local for Nobody {
-    fn request(&self, _: Message) -> BoxFuture<'static, Outcome> {
-        let refusal = Refusal::new(Code::NotFound, "nothing lives here");
-        std::future::ready(Outcome::Rejected(refusal)).boxed()
+    fn request(&self, _: Message, answer: Answer) {
+        answer.give(Outcome::Rejected(Refusal::new(Code::NotFound, "nothing lives here")));
     }
 
     fn send(&self, _: Message) {}

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::Shard;
 use super::queue::Event;
 use super::slot::Step;
+use crate::asker::Asker;
 use crate::clock::Moment;
 use crate::mailbox::{Address, Answer, Mail, NotHere, ReplyTo};
 use crate::outside::Outside;
@@ -48,10 +49,6 @@ pub struct Returned {
     pub asker: Option<Asker>,
 }
 
-/// Who waits for the answer to a message that was given back. To drop it says that nobody knows what became of the message.
-#[derive(Debug)]
-pub struct Asker(oneshot::Sender<Answer>);
-
 impl Iterator for Waiting {
     type Item = Returned;
 
@@ -86,24 +83,6 @@ impl Returned {
             Some(asker) => asker.give_back(self.message),
             None => outside.not_here(self.message),
         }
-    }
-}
-
-impl Asker {
-    /// Answers; whoever asked may have left.
-    pub fn answer(self, outcome: Outcome) {
-        let _ = self.0.send(Ok(outcome));
-    }
-
-    /// Lets whoever asked find another way for the message, which surely did not run.
-    pub fn give_back(self, message: Message) {
-        // Who asked may have left.
-        let _ = self.0.send(Err(NotHere(Box::new(message))));
-    }
-
-    /// Resolves when nobody waits any more.
-    pub async fn gone(&mut self) {
-        self.0.closed().await;
     }
 }
 
@@ -308,16 +287,16 @@ impl Shard {
                 header.hops_left = hops_left;
                 None
             }
-            ReplyTo::Outside(_, sender) => Some(Asker(sender)),
+            ReplyTo::Outside(_, asker) => Some(asker),
             ReplyTo::Mechtron(address) => {
-                let (sender, answer) = oneshot::channel();
+                let (asker, answer) = Asker::future();
                 if address.shard == self.index {
                     self.bridge(address, answer, mail.deadline);
                 } else {
                     let event = Event::Bridge(address, answer, mail.deadline);
                     self.outgoing[address.shard as usize].push(event);
                 }
-                Some(Asker(sender))
+                Some(asker)
             }
         };
         Some(Returned { message: mail.message, asker })

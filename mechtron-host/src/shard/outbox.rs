@@ -262,10 +262,7 @@ impl Shard {
                     self.counters().lost.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            // Who asked may have left.
-            ReplyTo::Outside(_, sender) => {
-                let _ = sender.send(Ok(outcome));
-            }
+            ReplyTo::Outside(_, asker) => asker.answer(outcome),
             ReplyTo::Mechtron(address) if address.shard == self.index => self.answer(address, outcome),
             ReplyTo::Mechtron(address) => {
                 self.outgoing[address.shard as usize].push(Event::Answer(address, outcome));

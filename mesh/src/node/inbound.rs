@@ -1,17 +1,15 @@
 //! What arrives over links: frames for this node are delivered, those for others are passed on by their header alone.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use starlane_core::frame::{self, Close, Ending, Frame, HEADER_BYTES, Head, Header, Heads, Hop, Kind};
 use starlane_core::{Body, Code, Headers, Outcome, Refusal, Reply, Role};
 
 use super::outbound::{head_of, not_taken};
-use super::{Node, refusal};
+use super::{Node, Place, refusal};
+use crate::answer::{Answer, Way};
 use crate::link::{Content, Front, Held, Link, NotTaken, SHARED_BYTES_MIN};
 use crate::local::Call;
 use crate::room::Room;
@@ -20,14 +18,6 @@ use crate::room::Room;
 enum Arrived<'a> {
     Now(&'a Frame<'a>),
     Later(&'a Held),
-}
-
-/// What was asked of the local side.
-enum Begun {
-    /// It was answered at once.
-    Over(Outcome),
-    /// It takes its time.
-    Going(BoxFuture<'static, Outcome>),
 }
 
 impl<'a> Arrived<'a> {
@@ -231,20 +221,18 @@ impl Node {
     }
 
     /// A place for something to run, unless it may not run.
-    fn admit(&self, link: &Arc<Link>, lane: usize, header: &Header) -> Option<Room> {
+    fn admit(&self, link: &Arc<Link>, lane: usize, header: &Header) -> Option<(Place, Room)> {
         if header.remaining_ms == 0 {
             self.refuse(Some(link), lane, header, Code::Expired, "no time was left when it arrived");
             return None;
         }
         // Whoever asked hears the outcome of the one that runs.
-        if self.running.holds(header) {
-            return None;
-        }
+        let place = self.running.begin(header)?;
         let room = Room::take(&link.running, self.config.running_max);
         if room.is_none() {
             self.refuse(Some(link), lane, header, Code::Busy, "too many requests run here");
         }
-        room
+        Some((place, room?))
     }
 
     fn run_request(
@@ -255,35 +243,21 @@ impl Node {
         arrived: &Arrived<'_>,
         heads: &mut Heads,
     ) {
-        let Some(room) = self.admit(link, lane, header) else { return };
+        let Some((place, room)) = self.admit(link, lane, header) else { return };
         let message = match heads.message(header, arrived.head(), arrived.body()) {
             Ok(message) => message,
             Err(error) => {
                 return self.refuse(Some(link), lane, header, Code::MessageInvalid, &error.to_string());
             }
         };
-        // What is answered at once needs no task. What is not is polled again by one, with a waker that counts.
-        let begun = self.guarded(|| {
-            let mut outcome = self.local.request(message);
-            match outcome.poll_unpin(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(outcome) => Begun::Over(outcome),
-                Poll::Pending => Begun::Going(outcome),
-            }
-        });
-        let going = match begun {
-            Ok(Begun::Going(outcome)) => outcome,
-            Ok(Begun::Over(outcome)) => return self.reply(link, lane, header, outcome),
-            Err(panicked) => return self.reply(link, lane, header, panicked.outcome()),
-        };
-        let (node, link, asked) = (self.clone(), link.clone(), *header);
-        self.running.run(&self.transport, header, room, async move {
-            let outcome = node.guard(going).await.unwrap_or_else(|panicked| panicked.outcome());
-            node.reply(&link, lane, &asked, outcome);
-        });
+        let way = Way::Link { link: link.clone(), lane, asked: *header };
+        let answer = Answer::new(self.clone(), way, place, Some(room));
+        // A panic drops the answer, and so tells whoever asked.
+        _ = self.guarded(|| self.local.request(message, answer));
     }
 
     fn run_call(self: &Arc<Self>, link: &Arc<Link>, lane: usize, header: &Header, arrived: &Arrived<'_>) {
-        let Some(room) = self.admit(link, lane, header) else { return };
+        let Some((place, room)) = self.admit(link, lane, header) else { return };
         let service = match frame::read_call(arrived.head()) {
             Ok(service) => service,
             Err(error) => {
@@ -293,7 +267,9 @@ impl Node {
         let remaining = Duration::from_millis(header.remaining_ms.into());
         let call = Call { from: header.from, service, remaining, body: arrived.body() };
         let (node, link, asked) = (self.clone(), link.clone(), *header);
-        self.running.run(&self.caller, header, room, async move {
+        let place = Arc::new(place);
+        let held = place.clone();
+        let task = self.caller.spawn(async move {
             // Whoever asked gives up at the same time and needs no word.
             let answer = node.guard(async { node.local.call(call).await });
             match tokio::time::timeout(remaining, answer).await {
@@ -302,10 +278,14 @@ impl Node {
                 Ok(Err(panicked)) => node.reply(&link, lane, &asked, panicked.outcome()),
                 Err(_) => {}
             }
+            drop((held, room));
         });
+        let task = task.abort_handle();
+        place.end_by(Box::new(move || task.abort()));
     }
 
-    fn reply(&self, link: &Arc<Link>, lane: usize, asked: &Header, outcome: Outcome) {
+    /// Sends an outcome back to whoever asked over a link.
+    pub(crate) fn reply(&self, link: &Arc<Link>, lane: usize, asked: &Header, outcome: Outcome) {
         let (kind, head) = head_of(&outcome);
         let body = match &outcome {
             Outcome::Ok(reply) => frame::body_of(&reply.body),

@@ -16,6 +16,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::requests::{NotWaiting, Waiting};
 use super::{Node, refusal};
+use crate::answer::{Answer, Way};
 use crate::link::{Content, Front, NotTaken};
 use crate::local::Call;
 
@@ -27,11 +28,19 @@ pub struct Request {
 }
 
 enum State {
+    /// A question to a service of this node.
+    Here(BoxFuture<'static, Outcome>),
     /// On this node.
-    Here(Arc<Node>, BoxFuture<'static, Outcome>),
+    Asked(Asked),
     /// Over a link.
     Sent(Sent),
     Over(Option<Outcome>),
+}
+
+struct Asked {
+    node: Arc<Node>,
+    id: MessageId,
+    outcome: oneshot::Receiver<Outcome>,
 }
 
 struct Sent {
@@ -57,14 +66,10 @@ impl Future for Request {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let outcome = match &mut self.state {
-            State::Here(node, future) => match node.guarded(|| future.poll_unpin(cx)) {
-                Ok(polled) => std::task::ready!(polled),
-                Err(panicked) => panicked.outcome(),
-            },
-            State::Sent(sent) => match std::task::ready!(sent.outcome.poll_unpin(cx)) {
-                Ok(outcome) => outcome,
-                Err(_) => gone(),
-            },
+            State::Here(future) => std::task::ready!(future.poll_unpin(cx)),
+            State::Asked(Asked { outcome, .. }) | State::Sent(Sent { outcome, .. }) => {
+                std::task::ready!(outcome.poll_unpin(cx)).unwrap_or_else(|_| gone())
+            }
             State::Over(outcome) => outcome.take().unwrap_or_else(gone),
         };
         self.state = State::Over(None);
@@ -103,6 +108,9 @@ fn gone() -> Outcome {
 
 impl Drop for Request {
     fn drop(&mut self) {
+        if let State::Asked(asked) = &self.state {
+            asked.node.running.cancel(asked.node.id, asked.id);
+        }
         if let State::Sent(sent) = &self.state
             && sent.node.requests.remove(sent.id)
         {
@@ -122,10 +130,7 @@ impl Node {
             return Request::rejected(Code::Expired, "no time is left");
         }
         if to == self.id {
-            return match self.guarded(|| self.local.request(message)) {
-                Ok(outcome) => Request { state: State::Here(self.clone(), outcome) },
-                Err(panicked) => Request::over(panicked.outcome()),
-            };
+            return self.request_here(message);
         }
         let Payload::Request(request) = &message.payload else {
             return Request::rejected(Code::Usage, "only a request can be answered");
@@ -134,6 +139,19 @@ impl Node {
         let head = Head::Message(&message.header, request);
         let lane = frame::lane(&message.header.from, &message.header.to);
         self.ask(header, head, frame::body_of(&request.body), lane)
+    }
+
+    /// Asks this node itself.
+    fn request_here(self: &Arc<Self>, message: Message) -> Request {
+        let header = Header::of_message(&message.header, Kind::Request, self.id, self.id);
+        let Some(place) = self.running.begin(&header) else {
+            return Request::rejected(Code::Usage, "a request with this id is under way");
+        };
+        let (sender, outcome) = oneshot::channel();
+        let answer = Answer::new(self.clone(), Way::Here(sender), place, None);
+        // A panic drops the answer, and so tells whoever asked.
+        _ = self.guarded(|| self.local.request(message, answer));
+        Request { state: State::Asked(Asked { node: self.clone(), id: header.id, outcome }) }
     }
 
     /// Sends a signal to the node that its receiver lives on.
@@ -184,7 +202,7 @@ impl Node {
             Ok(Err(_)) => late(),
             Err(_) => gone(),
         });
-        Request { state: State::Here(self.clone(), outcome.boxed()) }
+        Request { state: State::Here(outcome.boxed()) }
     }
 
     /// Asks which way frames go to a node; the body of the answer lists the hops.

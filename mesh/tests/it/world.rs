@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use mesh::{Call, Config, Fixed, Handle, Local, Parts, Place, Routing, Socket};
+use mesh::{Answer, Call, Config, Fixed, Handle, Local, Parts, Place, Routing, Socket};
 use starlane_core::{
     Agent, Body, Code, Header, Headers, Message, MessageId, Method, NodeId, NodeName, Outcome, Payload,
     Point, Refusal, Reply, Request, Role,
@@ -68,10 +68,10 @@ pub(crate) fn echo(message: Message) -> Reply {
 }
 
 impl Local for Fake {
-    fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
+    fn request(&self, message: Message, answer: Answer) {
         self.ran.lock().unwrap().push(message.header.id);
         self.heard.send_modify(|heard| *heard += 1);
-        (self.handler)(message)
+        answer.when((self.handler)(message));
     }
 
     fn send(&self, message: Message) {

@@ -61,7 +61,7 @@ impl Registry {
         selector: &Selector,
         limit: usize,
         after: Option<&str>,
-        keep: impl Fn(&Resource) -> bool,
+        keep: impl Fn(&Arc<Resource>) -> bool,
     ) -> Result<Selection, Error> {
         let mut after = after.map(|cursor| read_cursor(cursor, selector)).transpose()?;
         let mut resources: Vec<Arc<Resource>> = Vec::new();

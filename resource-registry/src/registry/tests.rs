@@ -545,8 +545,9 @@ async fn what_is_kept_of_a_selection_comes_in_pages() {
         registry.create(&ann(), make(&format!("shop:n{number:02}"), "Base")).await.unwrap();
     }
     let all = selector("shop:*");
-    let even =
-        |resource: &starlane_core::Resource| resource.point.as_str().ends_with(['0', '2', '4', '6', '8']);
+    let even = |resource: &std::sync::Arc<starlane_core::Resource>| {
+        resource.point.as_str().ends_with(['0', '2', '4', '6', '8'])
+    };
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
         let page = registry.select_where(&all, 4, cursor.as_deref(), even).unwrap();

@@ -47,7 +47,7 @@ pub(super) fn scatter(
     Ok(Gathering { asked, answers: answers.boxed() })
 }
 
-fn node_of(homes: &Homes, resource: &Resource) -> Option<NodeName> {
+fn node_of(homes: &Homes, resource: &Arc<Resource>) -> Option<NodeName> {
     if !has_code(resource) {
         return None;
     }

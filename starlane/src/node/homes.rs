@@ -20,6 +20,9 @@ const PARKED_MAX: usize = 10_000;
 const PARKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long the leader believes that a node is alive after it said so.
 const LEASE: Duration = HEARTBEAT.saturating_mul(4);
+/// How many resources are remembered with what they say, and how far apart two of them are in memory.
+const SAID_MAX: usize = 1_024;
+const SAID_ALIGN: usize = 64;
 /// So much of a message's time is kept for the answer that it did not run.
 const ANSWER: Duration = Duration::from_millis(50);
 
@@ -45,6 +48,16 @@ struct Inner {
     /// Until when nobody else acts for what lives here; `None` on the registry's node, where that is never in doubt.
     lease: watch::Sender<Option<Instant>>,
     state: Mutex<State>,
+    /// What some resources say, which are kept so that none takes the place of another.
+    said: Box<[Mutex<Option<(Arc<Resource>, Said)>>]>,
+}
+
+/// What a resource says of where it lives.
+#[derive(Debug, Clone)]
+struct Said {
+    home: Home,
+    epoch: Epoch,
+    in_the_mesh: bool,
 }
 
 #[derive(Default)]
@@ -78,7 +91,8 @@ pub(super) struct Held {
 impl Homes {
     pub(super) fn new(me: NodeName, registry: NodeName) -> Self {
         let lease = watch::Sender::new((me != registry).then(|| Instant::now() + LEASE));
-        Self(Arc::new(Inner { me, registry, lease, state: Mutex::default() }))
+        let said = std::iter::repeat_with(Mutex::default).take(SAID_MAX).collect();
+        Self(Arc::new(Inner { me, registry, lease, state: Mutex::default(), said }))
     }
 
     /// This node.
@@ -88,20 +102,32 @@ impl Homes {
 
     /// Where the mechtron of a resource lives; one of several homes is this node if it can be, else the same for each
     /// sender.
-    pub(super) fn of(&self, resource: &Resource) -> Home {
-        let home = self.assigned(resource);
-        if home == Home::Here
-            && (self.is_held(&resource.point, epoch_of(resource)) || self.is_in_doubt(resource))
-        {
+    pub(super) fn of(&self, resource: &Arc<Resource>) -> Home {
+        let Said { home, epoch, in_the_mesh } = self.said(resource);
+        // The state of one that is kept in the mesh is that of whoever acts for it: it must not live twice, and the leader
+        // may not have heard this node for too long.
+        let is_in_doubt = || in_the_mesh && self.lease_is_over();
+        if home == Home::Here && (self.is_held(&resource.point, epoch) || is_in_doubt()) {
             return Home::Nowhere;
         }
         home
     }
 
-    /// Whether a mechtron that is assigned to this node may live elsewhere by now, and must not live twice: the state of one
-    /// that is kept in the mesh is that of whoever acts for it, and the leader did not hear this node for too long.
-    fn is_in_doubt(&self, resource: &Resource) -> bool {
-        in_the_mesh(resource) && self.lease_is_over()
+    /// What a resource says of where it lives. It is read once for each version, since every message asks for it.
+    fn said(&self, resource: &Arc<Resource>) -> Said {
+        let mut last = self.0.said[Arc::as_ptr(resource).addr() / SAID_ALIGN % SAID_MAX].lock();
+        if let Some((of, said)) = &*last
+            && Arc::ptr_eq(of, resource)
+        {
+            return said.clone();
+        }
+        let said = Said {
+            home: self.assigned(resource),
+            epoch: epoch_of(resource),
+            in_the_mesh: in_the_mesh(resource),
+        };
+        *last = Some((resource.clone(), said.clone()));
+        said
     }
 
     fn lease_is_over(&self) -> bool {
@@ -306,7 +332,7 @@ mod tests {
         Homes::new(name("edge"), name("cloud"))
     }
 
-    fn mechtron(nodes: &[&str], epoch: u64, place: bool) -> Resource {
+    fn mechtron(nodes: &[&str], epoch: u64, place: bool) -> Arc<Resource> {
         let mut properties = Properties::new();
         let mut changes = Vec::new();
         if !nodes.is_empty() {
@@ -322,7 +348,7 @@ mod tests {
                 properties.insert(key, Property { value, locked: false });
             }
         }
-        Resource {
+        Arc::new(Resource {
             point: "shop:cart".parse().unwrap(),
             kind: "Mechtron".parse().unwrap(),
             properties,
@@ -330,7 +356,7 @@ mod tests {
             created: Revision(3),
             modified: Revision(epoch),
             version: 1,
-        }
+        })
     }
 
     fn message(bytes: usize) -> Message {
@@ -362,10 +388,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_keeps_its_state_in_the_mesh_stops_when_the_lease_ends() {
         let kept = |durability: &str| {
-            let mut resource = mechtron(&["edge"], 5, true);
+            let mut resource = Resource::clone(&mechtron(&["edge"], 5, true));
             let value = Value::text(durability);
             resource.properties.insert("durability".parse().unwrap(), Property { value, locked: false });
-            resource
+            Arc::new(resource)
         };
         let (homes, message) = (homes(), message(0));
         homes.renew_lease(Instant::now());

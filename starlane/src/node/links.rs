@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use gateway::portal::is_event;
 use mesh::join::{self, Carrier, Enrolment};
-use mesh::{About, Call, Credentials, LinkStateRouting, Local, Map, Parts, Place, Service, Socket};
+use mesh::{About, Answer, Call, Credentials, LinkStateRouting, Local, Map, Parts, Place, Service, Socket};
 use parking_lot::RwLock;
 use resource_registry::store::StoreService;
 use resource_registry::{BlobService, StateService, Unanswered, Upstream};
@@ -214,11 +214,44 @@ pub(super) struct Arrivals {
 }
 
 /// A request of another node that is not answered yet.
-struct Asked(Arc<AtomicUsize>);
+pub(super) struct Arrival {
+    answer: Answer,
+    counted: Counted,
+}
 
-impl Drop for Asked {
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Arrival {
+    /// The outcome.
+    pub(super) fn give(self, outcome: Outcome) {
+        self.answer.give(outcome);
+    }
+
+    /// What to call when nobody waits for the outcome any more.
+    pub(super) fn end_by(&self, end: Box<dyn FnOnce() + Send>) {
+        self.answer.end_by(end);
+    }
+
+    /// Gives the outcome of a future that only waits.
+    pub(super) fn when(self, outcome: BoxFuture<'static, Outcome>) {
+        let Self { answer, counted } = self;
+        answer.when(async move { (outcome.await, counted).0 }.boxed());
+    }
+
+    /// Gives the outcome of a future that may compute.
+    pub(super) fn on(
+        self,
+        runtime: &tokio::runtime::Handle,
+        outcome: impl Future<Output = Outcome> + Send + 'static,
+    ) {
+        let Self { answer, counted } = self;
+        answer.on(runtime, async move { (outcome.await, counted).0 });
     }
 }
 
@@ -338,24 +371,18 @@ fn starting() -> Refusal {
 }
 
 impl Local for Arrivals {
-    fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
+    fn request(&self, message: Message, answer: Answer) {
         if self.stops.load(Ordering::Relaxed) {
             let refusal = Refusal::new(Code::Draining, "the node is stopping");
-            return std::future::ready(Outcome::Rejected(refusal)).boxed();
+            return answer.give(Outcome::Rejected(refusal));
         }
         match self.receivers() {
             Ok(receivers) => {
                 self.asked.fetch_add(1, Ordering::Relaxed);
-                let asked = Asked(self.asked.clone());
-                let answered = receivers.router.arrived(message);
-                async move {
-                    let outcome = answered.await;
-                    drop(asked);
-                    outcome
-                }
-                .boxed()
+                let counted = Counted(self.asked.clone());
+                receivers.router.arrived(message, Arrival { answer, counted });
             }
-            Err(refusal) => std::future::ready(Outcome::Rejected(refusal)).boxed(),
+            Err(refusal) => answer.give(Outcome::Rejected(refusal)),
         }
     }
 

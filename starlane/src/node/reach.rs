@@ -1,6 +1,7 @@
 //! The leader and the hosts of other nodes, asked in the same way wherever they are.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,7 +42,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// How many wait for a mechtron; `None` when its node did not tell, or it lives nowhere.
-    pub(super) fn of(&self, resource: &Resource, homes: &Homes) -> Option<u64> {
+    pub(super) fn of(&self, resource: &Arc<Resource>, homes: &Homes) -> Option<u64> {
         let known = match homes.of(resource) {
             Home::Here => true,
             Home::There(node) => self.told.contains(&node),
@@ -134,7 +135,7 @@ impl Reach {
     ///
     /// # Errors
     /// When its node does not answer.
-    pub(super) async fn info(&self, resource: &Resource) -> Result<Option<serde_json::Value>, Problem> {
+    pub(super) async fn info(&self, resource: &Arc<Resource>) -> Result<Option<serde_json::Value>, Problem> {
         match self.homes.of(resource) {
             Home::Here => Ok(self.host.info(&resource.point).await.map(activation_json)),
             Home::There(node) => {
@@ -151,7 +152,7 @@ impl Reach {
     /// When its node does not answer.
     pub(super) async fn logs(
         &self,
-        resource: &Resource,
+        resource: &Arc<Resource>,
         tail: usize,
         follow: bool,
     ) -> Result<BoxStream<'static, LogLine>, Problem> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use gateway::portal::unserved;
-use mechtron_host::{Host, NotHere};
+use mechtron_host::{Caller, Host, NotHere};
 use resource_registry::files;
 use resource_registry::{BlobStore, Registry};
 use starlane_core::{Action, Pipeline};
@@ -20,7 +20,7 @@ use super::artifacts::Artifacts;
 use super::fresh::find_by;
 use super::homes::{Home, Homes};
 use super::ids::Ids;
-use super::links::Links;
+use super::links::{Arrival, Links};
 use super::serving::{Serving, is_served};
 
 /// The longest content that a check of a bind looks into.
@@ -65,36 +65,36 @@ impl Router {
 
     /// Brings a request that came from another node to the code that it was sent to, past any bind. It computes nothing
     /// where it is called.
-    pub(super) fn arrived(&self, message: Message) -> BoxFuture<'static, Outcome> {
-        if let Some(resource) = self.straight(&message)
-            && self.is_home_of_resource(&resource)
-        {
-            return self.hand_on(message, &resource);
+    pub(super) fn arrived(&self, message: Message, arrival: Arrival) {
+        if let Some(resource) = self.at_hand_for(&message) {
+            if has_code(&resource) {
+                if self.0.homes.of(&resource) == Home::Here {
+                    let asks = Asks { router: self.clone(), resource, arrival };
+                    return self.0.host.call(message, asks);
+                }
+            } else if is_served(&resource) && self.0.serving.pools().serves(&resource.point) {
+                return arrival.when(self.ask_service(message, &resource));
+            }
         }
         let router = self.clone();
-        let found = self
-            .0
-            .runtime
-            .spawn(async move { in_time(message.header.remaining, router.receive(message)).await });
-        // Whoever asked may leave before the answer, and then it is not looked for any more.
-        let mut found = AbortOnDrop(found);
-        async move {
-            let lost =
-                |_| Outcome::Unknown(Refusal::new(Code::Internal, "the request was lost; it may have run"));
-            (&mut found.0).await.unwrap_or_else(lost)
-        }
-        .boxed()
+        let received = async move { in_time(message.header.remaining, router.receive(message)).await };
+        arrival.on(&self.0.runtime, received);
     }
 
     /// What a request is for, when nothing has to be looked up or read to hand it on.
     fn straight(&self, message: &Message) -> Option<Arc<Resource>> {
-        let Payload::Request(Request { body: Body::Bytes(_), .. }) = &message.payload else { return None };
-        let resource = self.0.registry.get(&message.header.to)?;
+        let resource = self.at_hand_for(message)?;
         (has_code(&resource) || is_served(&resource)).then_some(resource)
     }
 
+    /// The resource that a request is for, when both are at hand.
+    fn at_hand_for(&self, message: &Message) -> Option<Arc<Resource>> {
+        let Payload::Request(Request { body: Body::Bytes(_), .. }) = &message.payload else { return None };
+        self.0.registry.get(&message.header.to)
+    }
+
     /// Whether who answers for a resource is here: its code, or a service.
-    fn is_home_of_resource(&self, resource: &Resource) -> bool {
+    fn is_home_of_resource(&self, resource: &Arc<Resource>) -> bool {
         match has_code(resource) {
             true => self.0.homes.of(resource) == Home::Here,
             false => self.0.serving.pools().serves(&resource.point),
@@ -216,7 +216,7 @@ impl Router {
         let begun = Instant::now();
         let to = message.header.to.clone();
         let answers = |resource: &Resource| has_code(resource) || is_served(resource);
-        let is_here = |resource: &Resource| !answers(resource) || self.is_home_of_resource(resource);
+        let is_here = |resource: &Arc<Resource>| !answers(resource) || self.is_home_of_resource(resource);
         let mut is_fresh = false;
         if self.0.registry.get(&to).is_none_or(|resource| !is_here(&resource)) {
             // Whoever sent it or this node is behind.
@@ -502,12 +502,27 @@ impl Router {
     }
 }
 
-/// A task that ends when nobody waits for it.
-struct AbortOnDrop(tokio::task::JoinHandle<Outcome>);
+/// A request from another node, with a mechtron of this one.
+struct Asks {
+    router: Router,
+    resource: Arc<Resource>,
+    arrival: Arrival,
+}
 
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Caller for Asks {
+    fn asked(&self, give_up: Box<dyn FnOnce() + Send>) {
+        self.arrival.end_by(give_up);
+    }
+
+    fn answer(self: Box<Self>, answer: Result<Outcome, NotHere>) {
+        let Self { router, resource, arrival } = *self;
+        match answer {
+            Ok(outcome) => arrival.give(outcome),
+            Err(NotHere(message)) => {
+                let runtime = router.0.runtime.clone();
+                arrival.on(&runtime, async move { router.elsewhere(*message, resource).await });
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Selecting by what is measured when it is asked for: how many messages wait for a mechtron.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use resource_registry::{Registry, Selection};
 use starlane_core::{Code, Key, Problem, Property, Resource, Selector, Value};
@@ -25,7 +26,7 @@ pub(super) async fn select(
     }
     let key = Key::from_str(QUEUE).map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
     let waiting = reach.waiting().await;
-    let keep = |resource: &Resource| {
+    let keep = |resource: &Arc<Resource>| {
         let is_measured = has_code(resource) && resource.property(QUEUE).is_none();
         match waiting.of(resource, &reach.homes).filter(|_| is_measured) {
             Some(count) => selector.matches(&measured(resource, &key, count)),
