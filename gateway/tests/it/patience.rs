@@ -113,15 +113,6 @@ async fn half_a_tls_handshake_is_closed() {
 }
 
 #[tokio::test]
-async fn a_mute_websocket_is_answered_and_closed() {
-    let world = World::limited(impatient()).await;
-    let mut connection = Connection::open(world.at.web).await;
-    let upgrade = "host: shop\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n";
-    assert_eq!(connection.ask("GET", "/", upgrade, "").await.status, 501);
-    assert!(connection.rest().await.is_empty());
-}
-
-#[tokio::test]
 async fn a_request_that_is_served_may_take_its_time() {
     let world = World::limited(Limits { head_timeout: Duration::from_millis(20), ..impatient() }).await;
     let mut request = std::pin::pin!(world.web("/gate", ""));
