@@ -51,7 +51,8 @@ impl Socket {
         Response::empty(101)
     }
 
-    /// Sends the client something and does not wait. What is sent is in order.
+    /// Sends the client something and does not wait. What is sent is in order, and so is what is pushed; one may overtake the
+    /// other.
     ///
     /// # Errors
     /// Never, for now. Whether it arrives is not known: [`push`](Self::push) tells.

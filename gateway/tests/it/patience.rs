@@ -158,6 +158,12 @@ async fn two_thousand_stalled_connections_leave_room_for_others() {
         (world.at.web, "GET /huge HTTP/1.1\r\nhost: shop\r\n\r\n".to_owned()),
         (world.at.web, "\u{16}\u{3}\u{1}\u{2}".to_owned()),
         (
+            world.at.web,
+            "GET /live HTTP/1.1\r\nhost: shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                .to_owned(),
+        ),
+        (
             world.at.api,
             format!(
                 "GET /v1/watch?select=a HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\r\n"
