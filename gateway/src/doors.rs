@@ -111,8 +111,7 @@ impl<M: Mesh> Doors<M> {
         let drain = Arc::new(Drain::default());
         let tasks = TaskTracker::new();
 
-        let web =
-            Web::new(Arc::clone(&mesh), Arc::clone(&config), drain.token.clone(), tasks.clone());
+        let web = Web::new(Arc::clone(&mesh), Arc::clone(&config), drain.token.clone(), tasks.clone());
         let api = Api::new(
             mesh,
             Arc::clone(&config),

@@ -89,9 +89,11 @@ impl Sockets {
     /// Takes a request to a socket; answered as soon as its frame has a place in the queue of the connection.
     pub fn request(&self, message: Message) -> Outcome {
         match self.send(message) {
-            Ok(()) => {
-                Outcome::Ok(Reply { status: 204, headers: Headers::default(), body: Body::Bytes(Bytes::new()) })
-            }
+            Ok(()) => Outcome::Ok(Reply {
+                status: 204,
+                headers: Headers::default(),
+                body: Body::Bytes(Bytes::new()),
+            }),
             Err(refusal) => Outcome::Rejected(refusal),
         }
     }
@@ -107,8 +109,8 @@ impl Sockets {
             return Err(Refusal::new(Code::Usage, "a reply finds its own way"));
         };
         let queue = self.0.open.lock().get(&to).cloned();
-        let queue = queue
-            .ok_or_else(|| Refusal::new(Code::NotFound, format!("no WebSocket is open at `{to}`")))?;
+        let queue =
+            queue.ok_or_else(|| Refusal::new(Code::NotFound, format!("no WebSocket is open at `{to}`")))?;
         match (said.method.family, said.method.name.as_str()) {
             (MethodFamily::Ext, socket::MESSAGE) => self.0.push(&queue, said),
             (MethodFamily::Ext, socket::CLOSE) => {
@@ -294,9 +296,8 @@ mod tests {
         let mut socket = sockets.open(7).unwrap();
         let to = socket.point().clone();
         let push = |to: &Point| code(sockets.request(message(to, "SocketMessage", "text/plain", "a")));
-        let close = |body: &'static str| {
-            code(sockets.request(message(&to, "SocketClose", "application/json", body)))
-        };
+        let close =
+            |body: &'static str| code(sockets.request(message(&to, "SocketClose", "application/json", body)));
         assert_eq!(code(sockets.request(message(&to, "Dance", "text/plain", ""))), Some(Code::NoRoute));
         assert_eq!(push(&to), None);
         assert_eq!(close(r#"{"code":1006}"#), Some(Code::MessageInvalid));

@@ -156,12 +156,7 @@ impl<M: Mesh> Visit<M> {
     }
 
     /// The message of a request.
-    fn message(
-        &self,
-        request: starlane_core::Request,
-        space: &Point,
-        trace: &mut Option<Trace>,
-    ) -> Message {
+    fn message(&self, request: starlane_core::Request, space: &Point, trace: &mut Option<Trace>) -> Message {
         let Web { mesh, config, .. } = &*self.web;
         let mut header = Header::new(
             mesh.new_message_id(),
@@ -193,8 +188,7 @@ impl<M: Mesh> Visit<M> {
         })?;
         let socket = mesh.socket()?;
         let headers = Handshake::told(self.headers(&parts.headers)?, socket.point());
-        let method = Method::http("GET")
-            .ok_or_else(|| Problem::new(Code::Internal, "GET is no method"))?;
+        let method = Method::http("GET").ok_or_else(|| Problem::new(Code::Internal, "GET is no method"))?;
         let body = Body::Bytes(Bytes::new());
         let request = starlane_core::Request { method, path: path.into(), headers, body };
         let message = self.message(request, &space, trace);
@@ -212,7 +206,9 @@ impl<M: Mesh> Visit<M> {
             if let Err((outcome, by)) = told.send(asked.upgrade(message).await)
                 && is_accepted(&outcome)
             {
-                Caller { to: by, ..unheard }.closed(Close::new(LOST, "the client left before it was open")).await;
+                Caller { to: by, ..unheard }
+                    .closed(Close::new(LOST, "the client left before it was open"))
+                    .await;
             }
         });
         let (outcome, by) = answered
@@ -223,8 +219,8 @@ impl<M: Mesh> Visit<M> {
             other => return self.answer(parts, &space, other).await,
         };
         let caller = caller(socket.point(), by);
-        let opened = read_headers(&reply.headers)
-            .and_then(|headers| handshake.answer(headers).map_err(Failure::from));
+        let opened =
+            read_headers(&reply.headers).and_then(|headers| handshake.answer(headers).map_err(Failure::from));
         let response = match opened {
             Ok(response) => response,
             Err(failure) => {
@@ -451,9 +447,8 @@ fn read_headers(told: &Headers) -> Result<HeaderMap, Failure> {
         let known = HeaderName::from_bytes(name.as_bytes()).ok().zip(
             HeaderValue::from_str(value).ok().or_else(|| HeaderValue::from_bytes(value.as_bytes()).ok()),
         );
-        let (name, value) = known.ok_or_else(|| {
-            unsayable(format!("a header that HTTP cannot say: `{}`", name.escape_debug()))
-        })?;
+        let (name, value) = known
+            .ok_or_else(|| unsayable(format!("a header that HTTP cannot say: `{}`", name.escape_debug())))?;
         headers.append(name, value);
     }
     Ok(headers)

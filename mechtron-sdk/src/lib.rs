@@ -78,8 +78,8 @@ pub mod prelude {
     #[cfg(not(target_arch = "wasm32"))]
     pub use crate::testkit::{Failure, TestKit};
     pub use crate::{
-        Cx, Durations, Error, Frame, INVALID_MESSAGE, Instant, Message, NOT_FOUND, Result, Socket, SocketClosed,
-        SocketMessage, bail, debug, ensure, error, handlers,
+        Cx, Durations, Error, Frame, INVALID_MESSAGE, Instant, Message, NOT_FOUND, Result, Socket,
+        SocketClosed, SocketMessage, bail, debug, ensure, error, handlers,
         http::{DELETE, GET, Html, Json, PATCH, POST, PUT, Request, Response},
         info, mechtron, mechtrons, warn,
     };

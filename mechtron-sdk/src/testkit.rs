@@ -298,7 +298,8 @@ impl TestKit {
     pub fn connect_with(&self, point: &str, path: &str, headers: &[(&str, &str)]) -> Result<TestSocket> {
         let socket = self.0.borrow_mut().open(point);
         let own = [("upgrade", "websocket"), (socket::HEADER, socket.point())];
-        let headers = own.iter().chain(headers).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let headers =
+            own.iter().chain(headers).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let letter = Letter {
             from: TESTER.to_owned(),
             to: point.to_owned(),
@@ -394,7 +395,13 @@ impl TestSocket {
     /// What came of it otherwise; the connection is closed then, with 1011.
     pub fn say(&self, frame: impl Into<SocketFrame>) -> Result<()> {
         let frame = frame.into();
-        let wire = self.kit.0.borrow().wires.get(self.socket.point()).map(|wire| (wire.by.clone(), wire.closed.is_some()));
+        let wire = self
+            .kit
+            .0
+            .borrow()
+            .wires
+            .get(self.socket.point())
+            .map(|wire| (wire.by.clone(), wire.closed.is_some()));
         let Some((by, false)) = wire else { return Err(Error::fail("E-USAGE", "the connection is closed")) };
         let letter = Letter {
             from: self.socket.point().to_owned(),
@@ -420,7 +427,11 @@ impl TestSocket {
     /// What it was told since it was asked last, in order.
     pub fn heard(&self) -> Vec<SocketFrame> {
         let mut world = self.kit.0.borrow_mut();
-        world.wires.get_mut(self.socket.point()).map(|wire| std::mem::take(&mut wire.heard)).unwrap_or_default()
+        world
+            .wires
+            .get_mut(self.socket.point())
+            .map(|wire| std::mem::take(&mut wire.heard))
+            .unwrap_or_default()
     }
 
     /// The same, all of it text.
@@ -627,7 +638,8 @@ impl World {
         Some(match &*letter.method {
             socket::MESSAGE => {
                 let content_type = letter.headers.iter().find(|(name, _)| name == "content-type");
-                let frame = SocketFrame::of(content_type.map_or(socket::TEXT, |(_, value)| value), &letter.body);
+                let frame =
+                    SocketFrame::of(content_type.map_or(socket::TEXT, |(_, value)| value), &letter.body);
                 frame.map(|frame| {
                     wire.heard.push(frame);
                     Response::empty(204)

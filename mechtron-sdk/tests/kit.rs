@@ -387,7 +387,10 @@ fn a_socket_is_accepted_answered_pushed_and_closed() -> Result<()> {
     assert_eq!(heard.pop(), Some(Frame::Bytes(vec![255])));
     assert_eq!(heard, ["welcome", "a", "b"].map(Frame::from));
     echo.push(Push { to: one.socket().clone(), text: "pushed".into() })?;
-    assert_eq!((one.heard_text(), other.heard_text()), (vec!["pushed".to_owned()], vec!["welcome".to_owned()]));
+    assert_eq!(
+        (one.heard_text(), other.heard_text()),
+        (vec!["pushed".to_owned()], vec!["welcome".to_owned()])
+    );
 
     echo.close(Ask { of: one.socket().point().to_owned() })?;
     assert_eq!(one.closed(), Some((4000, "enough".to_owned())));
@@ -417,7 +420,8 @@ fn a_socket_that_is_refused_is_none() -> Result<()> {
 #[test]
 fn the_contract_tells_of_sockets() {
     let contract: serde_json::Value = serde_json::from_str(Echo::CONTRACT).unwrap();
-    let sockets: Vec<_> = contract["handlers"].as_array().unwrap().iter().filter(|h| h["role"] == "socket").collect();
+    let sockets: Vec<_> =
+        contract["handlers"].as_array().unwrap().iter().filter(|h| h["role"] == "socket").collect();
     let methods: Vec<_> = sockets.iter().map(|handler| handler["method"].as_str().unwrap()).collect();
     assert_eq!(methods, ["Ext<SocketMessage>", "Ext<SocketClosed>"]);
     assert_eq!(sockets[0]["doc"], "Says it back.");

@@ -88,7 +88,9 @@ mod tests {
     fn a_reason_fits_and_a_code_can_be_sent() {
         let long = Close::new(1011, &"é".repeat(100));
         assert_eq!((long.reason.len(), long.may_be_sent()), (122, true));
-        for (code, may) in [(999, false), (1000, true), (1005, false), (1006, false), (1015, false), (4000, true)] {
+        for (code, may) in
+            [(999, false), (1000, true), (1005, false), (1006, false), (1015, false), (4000, true)]
+        {
             assert_eq!(Close::new(code, "").may_be_sent(), may, "{code}");
         }
         assert_eq!(serde_json::from_str::<Close>("{}").unwrap(), Close::default());

@@ -117,7 +117,10 @@ fn browsers_talk_through_a_bind_over_a_restart_and_until_the_room_is_deleted() {
     let (status, _, page) = node.http("GET", "localhost", "/chat/", b"");
     assert!(status == 200 && String::from_utf8_lossy(&page).contains("WebSocket"));
     let described = node.run(["describe", "localhost:chat"]).ok();
-    assert!(described.contains("Ext<SocketMessage>\n") && described.contains("Ext<SocketClosed> {code"), "{described}");
+    assert!(
+        described.contains("Ext<SocketMessage>\n") && described.contains("Ext<SocketClosed> {code"),
+        "{described}"
+    );
 
     // The room remembers who was there; those are found out to be gone.
     node.kill();
@@ -126,7 +129,8 @@ fn browsers_talk_through_a_bind_over_a_restart_and_until_the_room_is_deleted() {
         drop(bob);
         assert!(ann.0.next().await.is_none_or(|heard| heard.is_err()));
         let mut ann = Browser::open(&node, "/chat/live?name=ann").await;
-        ann.hears(&["ann: is here", "bob: is here", "bob: hello", "ann: one", "ann: two", "ann: three"]).await;
+        ann.hears(&["ann: is here", "bob: is here", "bob: hello", "ann: one", "ann: two", "ann: three"])
+            .await;
         ann.hears(&["ann: is here"]).await;
         let mut gone = [ann.line().await, ann.line().await];
         gone.sort_unstable();
@@ -237,8 +241,10 @@ fn a_service_accepts_too_and_who_does_not_read_is_busy_and_costs_little() {
     let folder = tempfile::tempdir().unwrap();
     let bind = "Bind(version=1.0.0) { Http { <Get>/live -> localhost:echo^Http<Get>/live => &; } }";
     fs::write(folder.path().join("echo.bind"), bind).unwrap();
-    node.exec("create localhost<Space>; create localhost:repo<Repo>; create localhost:repo:echo<BundleSeries>")
-        .ok();
+    node.exec(
+        "create localhost<Space>; create localhost:repo<Repo>; create localhost:repo:echo<BundleSeries>",
+    )
+    .ok();
     node.run(["publish", &format!("^[ {} ]-> localhost:repo:echo:1.0.0", folder.path().display())]).ok();
     node.exec("set localhost{ +bind=localhost:repo:echo:1.0.0:/echo.bind }").ok();
     Runtime::new().unwrap().block_on(async {

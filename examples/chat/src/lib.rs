@@ -129,7 +129,12 @@ mod tests {
         ann.say("anybody here?")?;
         let bob = kit.connect(POINT, "/live?name=bob")?;
         bob.say("yes")?;
-        let all = [said("ann", "is here"), said("ann", "anybody here?"), said("bob", "is here"), said("bob", "yes")];
+        let all = [
+            said("ann", "is here"),
+            said("ann", "anybody here?"),
+            said("bob", "is here"),
+            said("bob", "yes"),
+        ];
         assert_eq!((ann.heard_text(), bob.heard_text()), (all.to_vec(), all.to_vec()));
         bob.leave();
         assert_eq!(ann.heard_text(), [said("bob", "left")]);

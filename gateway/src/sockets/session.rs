@@ -10,7 +10,9 @@ use futures::{FutureExt, SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use starlane_core::socket::{self, Close};
-use starlane_core::{Body, Code, Header, Headers, Message, Method, Outcome, Payload, Point, Refusal, Request};
+use starlane_core::{
+    Body, Code, Header, Headers, Message, Method, Outcome, Payload, Point, Refusal, Request,
+};
 use tokio::io::AsyncReadExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -115,7 +117,10 @@ impl<M: Mesh> Caller<M> {
         );
         let headers: Headers = [("content-type", content_type)].into_iter().collect();
         let method = Method::ext(method).ok()?;
-        Some(Message { header, payload: payload(Request { method, path: "/".into(), headers, body: Body::Bytes(body) }) })
+        Some(Message {
+            header,
+            payload: payload(Request { method, path: "/".into(), headers, body: Body::Bytes(body) }),
+        })
     }
 
     /// The frame that an outcome is; `None` when nothing is answered.
@@ -133,15 +138,13 @@ impl<M: Mesh> Caller<M> {
         };
         let body = match reply.body {
             Body::Bytes(bytes) => bytes,
-            Body::Blob(blob) => api::whole(&*self.mesh, blob, BYTES_MAX)
-                .await
-                .map_err(|problem| failed(problem.code))?,
+            Body::Blob(blob) => {
+                api::whole(&*self.mesh, blob, BYTES_MAX).await.map_err(|problem| failed(problem.code))?
+            }
         };
         match body.len() {
             0 => Ok(None),
-            1..=BYTES_MAX => {
-                frame(&reply.headers, body).map(Some).map_err(|refusal| failed(refusal.code))
-            }
+            1..=BYTES_MAX => frame(&reply.headers, body).map(Some).map_err(|refusal| failed(refusal.code)),
             _ => Err(failed(Code::TooLarge)),
         }
     }
@@ -196,7 +199,8 @@ impl<M: Mesh> Accepted<M> {
                     .max_message_size(bytes_max)
                     .max_frame_size(bytes_max);
                 let stream =
-                    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+                    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config))
+                        .await;
                 Talk { caller: &caller, socket, budget, stream }.run(first, closing).await
             }
             _ => Close::new(LOST, "the client left before it was open"),
@@ -255,7 +259,11 @@ impl<M: Mesh> Talk<'_, M> {
         }
     }
 
-    async fn talk(&mut self, asked: &mut Option<BoxFuture<'static, Outcome>>, closing: CancellationToken) -> End {
+    async fn talk(
+        &mut self,
+        asked: &mut Option<BoxFuture<'static, Outcome>>,
+        closing: CancellationToken,
+    ) -> End {
         let mut held: Option<Said> = None;
         let mut heard = Instant::now();
         let mut pings = interval(PING_EVERY);

@@ -3,7 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
@@ -87,7 +88,8 @@ impl Handshake {
             _ => false,
         };
         if !known {
-            let detail = format!("the answer chose the protocol `{}`, which was not offered", chosen.join(", "));
+            let detail =
+                format!("the answer chose the protocol `{}`, which was not offered", chosen.join(", "));
             let help = "choose one of those in the request's `sec-websocket-protocol`, or none";
             return Err(Problem::new(Code::HandlerFailed, detail).help(help));
         }

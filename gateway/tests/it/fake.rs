@@ -113,10 +113,20 @@ impl Fake {
 
 impl Fake {
     /// Says it back, in another way for some words.
-    async fn socket_message(&self, header: &starlane_core::Header, request: &starlane_core::Request) -> Outcome {
+    async fn socket_message(
+        &self,
+        header: &starlane_core::Header,
+        request: &starlane_core::Request,
+    ) -> Outcome {
         let Body::Bytes(body) = request.body.clone() else { panic!("not at hand") };
         let content_type = request.headers.get("content-type").unwrap();
-        self.hear(format!("{} {} for {}: {} bytes of {content_type}", header.from, header.to, header.agent, body.len()));
+        self.hear(format!(
+            "{} {} for {}: {} bytes of {content_type}",
+            header.from,
+            header.to,
+            header.agent,
+            body.len()
+        ));
         match &body[..] {
             b"hush" => Outcome::Ok(Reply::new(204, "text/plain", "")),
             b"refuse" => Outcome::Ok(Reply::new(422, "application/problem+json", "{}")),

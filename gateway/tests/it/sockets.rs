@@ -115,7 +115,11 @@ async fn each_message_is_a_request_and_each_answer_a_frame() {
     assert_eq!(client.hear().await, Message::from(vec![1, 2]));
     let heard = world.mesh.heard.lock().unwrap()[1..].to_vec();
     let line = |said| format!("{socket} shop:chat for mesh:users:anonymous: {said}");
-    let said = ["3 bytes of text/plain; charset=utf-8", "4 bytes of text/plain; charset=utf-8", "2 bytes of application/octet-stream"];
+    let said = [
+        "3 bytes of text/plain; charset=utf-8",
+        "4 bytes of text/plain; charset=utf-8",
+        "2 bytes of application/octet-stream",
+    ];
     assert_eq!(heard, said.map(line));
     // A refusal is an answer.
     client.say("refuse").await;
@@ -200,7 +204,8 @@ async fn a_protocol_is_chosen_among_those_that_are_offered() {
 #[tokio::test]
 async fn who_does_not_accept_answers_as_ever() {
     let world = World::new().await;
-    for (path, status) in [("/hello", 200), ("/teapot", 418), ("/busy", 503), ("/trap", 502), ("/none", 404)] {
+    for (path, status) in [("/hello", 200), ("/teapot", 418), ("/busy", 503), ("/trap", 502), ("/none", 404)]
+    {
         let reply = world.web(path, &format!("{UPGRADE}{VERSION}")).await;
         assert_eq!(reply.status, status, "{path}");
     }
@@ -216,7 +221,10 @@ async fn who_does_not_accept_answers_as_ever() {
 async fn a_handshake_that_is_none_is_answered_in_words() {
     let world = World::new().await;
     let old = world.web("/live", &format!("{UPGRADE}sec-websocket-version: 8\r\n")).await;
-    assert_eq!((old.status, old.header("sec-websocket-version"), old.problem().as_str()), (426, "13", "E-USAGE"));
+    assert_eq!(
+        (old.status, old.header("sec-websocket-version"), old.problem().as_str()),
+        (426, "13", "E-USAGE")
+    );
     let key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     for headers in [
         format!("upgrade: websocket\r\n{key}{VERSION}"),
@@ -257,7 +265,10 @@ async fn one_too_many_is_told_so() {
     let world = World::limited(Limits { sockets_max: 1, ..Limits::default() }).await;
     let first = Client::open(&world, "/live").await;
     let refused = world.web("/live", &format!("{UPGRADE}{VERSION}")).await;
-    assert_eq!((refused.status, refused.problem().as_str(), refused.header("retry-after")), (503, "E-BUSY", "5"));
+    assert_eq!(
+        (refused.status, refused.problem().as_str(), refused.header("retry-after")),
+        (503, "E-BUSY", "5")
+    );
     let metrics = world.api("GET", "/metrics", "", "").await;
     assert!(metrics.text().contains("sockets{door=\"web\"} 1\n"), "{}", metrics.text());
     drop(first);
@@ -285,7 +296,11 @@ async fn a_node_that_stops_answers_what_was_asked_and_says_that_it_goes() {
     assert_eq!(client.hear_text().await, "through the gate");
     assert_eq!(client.closed().await, (1001, "the node is stopping".to_owned()));
     within(closed).await.unwrap();
-    assert!(mesh.last().ends_with(r#"closed {"code":1001,"reason":"the node is stopping"}"#), "{}", mesh.last());
+    assert!(
+        mesh.last().ends_with(r#"closed {"code":1001,"reason":"the node is stopping"}"#),
+        "{}",
+        mesh.last()
+    );
 }
 
 #[tokio::test]
@@ -295,7 +310,12 @@ async fn who_accepts_a_client_that_has_left_is_told() {
     connection.say(format!("GET /live?gate HTTP/1.1\r\nhost: shop\r\n{UPGRADE}{VERSION}\r\n")).await;
     told(&world, "at the gate").await;
     drop(connection);
-    within(async { while world.mesh.sockets.0.count() > 0 { tokio::task::yield_now().await } }).await;
+    within(async {
+        while world.mesh.sockets.0.count() > 0 {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
     world.mesh.gate.notify_one();
     told(&world, r#"to shop:chat: closed {"code":1006"#).await;
 }

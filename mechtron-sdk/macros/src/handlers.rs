@@ -446,10 +446,12 @@ fn sockets(handlers: &[Handler]) -> TokenStream {
             }
         }
     };
-    let message = handlers.iter().find(|handler| matches!(handler.role, Role::SocketMessage)).map(|handler| {
-        let turn = handler.turn(&quote!(message), &quote!(result.and_then(|answer| Answer::http(answer))));
-        arm("SocketMessage", &quote!(socket_message), handler.writes, &turn)
-    });
+    let message =
+        handlers.iter().find(|handler| matches!(handler.role, Role::SocketMessage)).map(|handler| {
+            let turn =
+                handler.turn(&quote!(message), &quote!(result.and_then(|answer| Answer::http(answer))));
+            arm("SocketMessage", &quote!(socket_message), handler.writes, &turn)
+        });
     let closed = handlers.iter().find(|handler| matches!(handler.role, Role::SocketClosed));
     let has_pages = handlers.iter().any(|handler| matches!(handler.role, Role::Http { .. }));
     let closed = match closed {

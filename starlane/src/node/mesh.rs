@@ -92,8 +92,8 @@ impl Mesh for NodeMesh {
     }
 
     fn socket(&self) -> Result<Socket, Problem> {
-        let id = ids::random()
-            .map_err(|error| Problem::new(Code::Internal, format!("no randomness: {error}")))?;
+        let id =
+            ids::random().map_err(|error| Problem::new(Code::Internal, format!("no randomness: {error}")))?;
         Ok(self.sockets.open(id)?)
     }
 
