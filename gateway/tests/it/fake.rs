@@ -134,6 +134,7 @@ impl Fake {
             b"gone" => Outcome::Rejected(Refusal::new(Code::NotFound, "nothing is there")),
             b"gate" => {
                 self.gate.notified().await;
+                self.hear("through the gate");
                 Outcome::Ok(Reply::new(200, "text/plain", "through the gate"))
             }
             _ => Outcome::Ok(Reply::new(200, content_type, body)),

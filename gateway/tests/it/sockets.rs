@@ -154,10 +154,13 @@ async fn what_is_said_before_leaving_is_handled_before_the_news_that_the_client_
     let mut client = Client::open(&world, "/live").await;
     client.say("gate").await;
     client.0.close(None).await.unwrap();
-    told(&world, "4 bytes").await;
-    assert!(!world.mesh.last().contains("closed"));
+    // The node has heard that the client leaves.
+    within(async { while let Some(Ok(_)) = client.0.next().await {} }).await;
     world.mesh.gate.notify_one();
     told(&world, r#"closed {"code":1005,"reason":""}"#).await;
+    let heard = world.mesh.heard.lock().unwrap();
+    let [.., before, last] = &heard[..] else { panic!("{heard:?}") };
+    assert!(before == "through the gate" && last.contains("closed"), "{heard:?}");
 }
 
 #[tokio::test]
