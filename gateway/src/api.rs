@@ -32,7 +32,7 @@ use tower::Service as _;
 
 use crate::body::{Answer, Budget, Guards};
 use crate::config::{Config, Protection};
-use crate::doors::Host;
+use crate::doors::{Counted, Host};
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::pace::Phase;
@@ -249,7 +249,13 @@ pub(crate) struct Visit<M> {
 impl<M: Mesh> Host for Api<M> {
     type Visit = Visit<M>;
 
-    fn visit(self: &Arc<Self>, _peer: IpAddr, phase: Arc<Phase>, metrics: Arc<Metrics>) -> Visit<M> {
+    fn visit(
+        self: &Arc<Self>,
+        _peer: IpAddr,
+        phase: Arc<Phase>,
+        metrics: Arc<Metrics>,
+        _counted: Arc<Counted>,
+    ) -> Visit<M> {
         Visit { api: Arc::clone(self), phase, metrics }
     }
 

@@ -28,6 +28,16 @@ impl Budget {
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { used: AtomicUsize::new(0), max })
     }
+
+    /// Takes a part of it.
+    ///
+    /// # Errors
+    /// `Busy` when it is used up.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved, Problem> {
+        let mut reserved = Reserved::none(self);
+        reserved.grow(bytes)?;
+        Ok(reserved)
+    }
 }
 
 /// A part of a budget, given back when dropped.

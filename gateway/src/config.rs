@@ -79,7 +79,8 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// How many headers a request may have; more are answered 431.
     pub headers_max: usize,
-    /// How many bytes the body of a request may have that is held in memory; a larger one is answered 413.
+    /// How many bytes the body of a request may have that is held in memory; a larger one is answered 413. A message of a
+    /// WebSocket has no more either, or the connection is closed with 1009.
     pub body_bytes_max: usize,
     /// How many bytes of bodies may be held in memory at once on each door; the next is answered 503.
     pub bodies_bytes_max: usize,
@@ -97,6 +98,8 @@ pub struct Limits {
     pub streams_max: usize,
     /// Sessions of the portal open at once; the next is answered 503.
     pub sessions_max: usize,
+    /// WebSockets of the users' web open at once; the next is answered 503.
+    pub sockets_max: usize,
     /// How often a silent stream says that it lives.
     pub heartbeat: Duration,
     /// How many resources a page has when not asked otherwise, and at most.
@@ -127,6 +130,7 @@ impl Default for Limits {
             request_timeout_max: Duration::from_secs(300),
             streams_max: 2_048,
             sessions_max: 4_096,
+            sockets_max: 4_096,
             heartbeat: Duration::from_secs(15),
             page_default: 100,
             page_max: 1_000,

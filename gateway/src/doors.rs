@@ -111,7 +111,7 @@ impl<M: Mesh> Doors<M> {
         let drain = Arc::new(Drain::default());
         let tasks = TaskTracker::new();
 
-        let web = Web::new(Arc::clone(&mesh), Arc::clone(&config));
+        let web = Web::new(Arc::clone(&mesh), Arc::clone(&config), drain.token.clone(), tasks.clone());
         let api = Api::new(
             mesh,
             Arc::clone(&config),
@@ -172,8 +172,14 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// What is known of one connection.
     type Visit: Send + Sync + 'static;
 
-    /// A connection begins.
-    fn visit(self: &Arc<Self>, peer: IpAddr, phase: Arc<Phase>, metrics: Arc<Metrics>) -> Self::Visit;
+    /// A connection begins. It counts among those that are open for as long as `counted` is held.
+    fn visit(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        phase: Arc<Phase>,
+        metrics: Arc<Metrics>,
+        counted: Arc<Counted>,
+    ) -> Self::Visit;
 
     /// Answers one request of a connection.
     fn answer(
@@ -250,8 +256,9 @@ impl Door {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot send small answers at once");
         }
-        let phase = Arc::new(Phase::default());
-        let visit = Arc::new(host.visit(peer.ip(), Arc::clone(&phase), Arc::clone(&self.metrics)));
+        let (phase, counted) = (Arc::new(Phase::default()), Arc::new(counted));
+        let metrics = Arc::clone(&self.metrics);
+        let visit = Arc::new(host.visit(peer.ip(), Arc::clone(&phase), metrics, Arc::clone(&counted)));
         let paced = Paced::new(stream, phase, &self.limits);
         let service = service_fn(move |request| {
             let visit = Arc::clone(&visit);
@@ -367,7 +374,7 @@ struct Census {
 
 /// One connection in a census; leaves it when dropped.
 #[derive(Debug)]
-struct Counted {
+pub(crate) struct Counted {
     census: Arc<Census>,
     /// Absent for the addresses that are not counted.
     ip: Option<IpAddr>,

@@ -17,6 +17,7 @@ mod problem;
 mod schema;
 mod segment;
 pub mod shapes;
+mod sockets;
 mod tls;
 mod web;
 
@@ -27,6 +28,7 @@ pub use mesh::{
     SpaceState, TokenTerms, Upload,
 };
 pub use segment::encode_point;
+pub use sockets::{Socket, Sockets};
 pub use tls::{Tls, TlsError, Trust, client as tls_client, failure as tls_failure};
 
 /// The OpenAPI 3.1 document of the `/v1` API, as JSON.

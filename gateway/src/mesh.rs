@@ -13,6 +13,7 @@ use starlane_core::{
 };
 use tokio::sync::mpsc;
 
+use crate::Socket;
 use crate::portal::{Order, Seat, Subscription};
 use crate::shapes::{
     Create, Created, DeadLetterList, Deleted, Description, Diff, ExecProblem, Graph, History, Info, LogLine,
@@ -35,6 +36,16 @@ pub trait Mesh: Send + Sync + 'static {
 
     /// Sends a signal; done when a mailbox or a link's queue has taken it.
     fn send(&self, message: Message) -> impl Future<Output = Result<MessageId, Problem>> + Send;
+
+    /// A point for a client that wants a WebSocket, and what is pushed there for as long as it is held.
+    ///
+    /// # Errors
+    /// `Internal` when there is no randomness.
+    fn socket(&self) -> Result<Socket, Problem>;
+
+    /// Sends the request of a client that wants a WebSocket, as [`Mesh::request`] does; tells with the outcome whose answer
+    /// it is, since that is who gets the client's messages.
+    fn upgrade(&self, message: Message) -> impl Future<Output = (Outcome, Point)> + Send;
 
     /// Runs the statements of a script in order; the first that fails stops it.
     fn exec(

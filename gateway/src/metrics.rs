@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     pub(crate) streams: Gauge,
     /// Sessions of the portal that are open now.
     pub(crate) sessions: Gauge,
+    /// WebSockets of the users' web that are open now.
+    pub(crate) sockets: Gauge,
     /// Connections that were answered 503 and closed because there were too many.
     pub(crate) refused: Counter,
     /// Connections that were closed because they broke a rule or a limit of time.
@@ -61,6 +63,7 @@ impl Metrics {
         let latency = Family::<Labels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
         let (connections, streams) = (Family::<Labels, Gauge>::default(), Family::<Labels, Gauge>::default());
         let sessions = Family::<Labels, Gauge>::default();
+        let sockets = Family::<Labels, Gauge>::default();
         let (refused, broken) = (Family::<Labels, Counter>::default(), Family::<Labels, Counter>::default());
         let doors = names.map(|door| {
             let labels = Labels { door };
@@ -70,6 +73,7 @@ impl Metrics {
                 connections: connections.get_or_create_owned(&labels),
                 streams: streams.get_or_create_owned(&labels),
                 sessions: sessions.get_or_create_owned(&labels),
+                sockets: sockets.get_or_create_owned(&labels),
                 refused: refused.get_or_create_owned(&labels),
                 broken: broken.get_or_create_owned(&labels),
             })
@@ -80,6 +84,7 @@ impl Metrics {
         registry.register("connections", "Connections open now", connections);
         registry.register("streams", "Watches and followed logs open now", streams);
         registry.register("sessions", "Sessions of the portal open now", sessions);
+        registry.register("sockets", "WebSockets of the users' web open now", sockets);
         registry.register(
             "connections_refused",
             "Connections answered 503 because there were too many",

@@ -3,23 +3,32 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use http::header::{
     ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, LOCATION,
-    TRANSFER_ENCODING, UPGRADE,
+    TRANSFER_ENCODING,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use starlane_core::{Body, Code, Header, Headers, Message, Outcome, Payload, Point, Problem, Reply, Trace};
+use hyper::upgrade::OnUpgrade;
+use starlane_core::socket::{self, Close};
+use starlane_core::{
+    Body, Code, Header, Headers, Message, Method, Outcome, Payload, Point, Problem, Reply, Trace,
+};
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::body::{Answer, Budget, Guards, collect};
 use crate::config::{Config, Protection};
 use crate::content::{self, Asked};
-use crate::doors::Host;
+use crate::doors::{Counted, Host};
 use crate::mesh::{IS_DIRECTORY, Mesh, SpaceState};
 use crate::metrics::Metrics;
 use crate::pace::Phase;
 use crate::page;
 use crate::problem::{self, Failure};
+use crate::sockets::{Accepted, Caller, Handshake, LOST, is_wanted};
 
 /// The W3C trace context of a request or an answer.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -39,6 +48,9 @@ pub(crate) const HOP_BY_HOP: [&str; 10] = [
     "upgrade",
 ];
 
+/// The status by which a WebSocket is accepted.
+const SWITCHING: u16 = 101;
+
 /// What a proxy says of a client; believed only from a proxy that we were told of.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 
@@ -46,12 +58,23 @@ pub(crate) struct Web<M> {
     mesh: Arc<M>,
     config: Arc<Config>,
     budget: Arc<Budget>,
+    /// Places for WebSockets.
+    sockets: Arc<Semaphore>,
+    closing: CancellationToken,
+    /// What goes on beside connections, and is waited for when the doors close.
+    tasks: TaskTracker,
 }
 
 impl<M: Mesh> Web<M> {
-    pub(crate) fn new(mesh: Arc<M>, config: Arc<Config>) -> Arc<Self> {
+    pub(crate) fn new(
+        mesh: Arc<M>,
+        config: Arc<Config>,
+        closing: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
         let budget = Budget::new(config.limits.bodies_bytes_max);
-        Arc::new(Self { mesh, config, budget })
+        let sockets = Arc::new(Semaphore::new(config.limits.sockets_max));
+        Arc::new(Self { mesh, config, budget, sockets, closing, tasks })
     }
 }
 
@@ -60,6 +83,7 @@ pub(crate) struct Visit<M> {
     web: Arc<Web<M>>,
     phase: Arc<Phase>,
     metrics: Arc<Metrics>,
+    counted: Arc<Counted>,
     /// The address of the other side, as text.
     peer: String,
     /// The space that was asked for last: nearly always the next one too.
@@ -69,15 +93,21 @@ pub(crate) struct Visit<M> {
 impl<M: Mesh> Host for Web<M> {
     type Visit = Visit<M>;
 
-    fn visit(self: &Arc<Self>, peer: IpAddr, phase: Arc<Phase>, metrics: Arc<Metrics>) -> Visit<M> {
+    fn visit(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        phase: Arc<Phase>,
+        metrics: Arc<Metrics>,
+        counted: Arc<Counted>,
+    ) -> Visit<M> {
         let peer = peer.to_canonical().to_string();
-        Visit { web: Arc::clone(self), phase, metrics, peer, last_space: Mutex::default() }
+        Visit { web: Arc::clone(self), phase, metrics, counted, peer, last_space: Mutex::default() }
     }
 
     async fn answer(visit: Arc<Visit<M>>, request: Request<Incoming>) -> Response<Answer> {
         let guards = Guards { _serving: visit.phase.serving(), watched: visit.metrics.request() };
         let for_people = request.headers().get_all(ACCEPT).iter().any(wants_html);
-        let head = request.method() == Method::HEAD;
+        let head = request.method() == http::Method::HEAD;
         let told =
             request.headers().get(TRACEPARENT).and_then(|text| Trace::from_traceparent(text.to_str().ok()?));
         let mut trace = told;
@@ -98,33 +128,38 @@ impl<M: Mesh> Host for Web<M> {
 impl<M: Mesh> Visit<M> {
     async fn respond(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         trace: &mut Option<Trace>,
     ) -> Result<Response<Answer>, Failure> {
+        let upgrade = is_wanted(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
-        let Web { mesh, config, budget } = &*self.web;
+        let Web { mesh, config, budget, .. } = &*self.web;
         let space = self.space(&parts)?;
-        refuse_upgrade(&parts.headers)?;
+        if let Some(upgrade) = upgrade {
+            return self.upgrade(&parts, space, upgrade, trace).await;
+        }
         let method = match parts.method {
             // A bind has no rules for HEAD: it is a GET whose body is kept back.
-            Method::HEAD => starlane_core::Method::http("GET"),
-            ref method => starlane_core::Method::http(method.as_str()),
+            http::Method::HEAD => Method::http("GET"),
+            ref method => Method::http(method.as_str()),
         };
         let method = method.ok_or_else(|| {
             let detail = format!("`{}` is not a method that a bind can match", parts.method);
             Failure::usage(StatusCode::NOT_IMPLEMENTED, detail, "use GET, POST, PUT, PATCH or DELETE")
         })?;
-        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        if !path.starts_with('/') {
-            let problem = Problem::new(Code::Usage, format!("the path `{path}` does not begin with `/`"));
-            return Err(problem.help("ask for a path of the space, as `/`").into());
-        }
+        let path = path_of(&parts)?;
         let headers = self.headers(&parts.headers)?;
         let (bytes, _reserved) = collect(body, &config.limits, budget).await?;
+        let request = starlane_core::Request { method, path: path.into(), headers, body: Body::Bytes(bytes) };
+        let outcome = mesh.request(self.message(request, &space, trace)).await;
+        self.answer(&parts, &space, outcome).await
+    }
 
-        let id = mesh.new_message_id();
+    /// The message of a request.
+    fn message(&self, request: starlane_core::Request, space: &Point, trace: &mut Option<Trace>) -> Message {
+        let Web { mesh, config, .. } = &*self.web;
         let mut header = Header::new(
-            id,
+            mesh.new_message_id(),
             config.point.clone(),
             space.clone(),
             config.web_agent.clone(),
@@ -132,15 +167,98 @@ impl<M: Mesh> Visit<M> {
         );
         header.trace = trace.unwrap_or(header.trace);
         *trace = Some(header.trace);
-        let request = starlane_core::Request { method, path: path.into(), headers, body: Body::Bytes(bytes) };
-        let outcome = mesh.request(Message { header, payload: Payload::Request(request) }).await;
+        Message { header, payload: Payload::Request(request) }
+    }
+
+    /// Asks whether a WebSocket is accepted, and opens it.
+    async fn upgrade(
+        &self,
+        parts: &http::request::Parts,
+        space: Point,
+        upgrade: OnUpgrade,
+        trace: &mut Option<Trace>,
+    ) -> Result<Response<Answer>, Failure> {
+        let Web { mesh, config, budget, sockets, closing, tasks } = &*self.web;
+        let handshake = Handshake::read(parts)?;
+        let path = path_of(parts)?;
+        let place = Arc::clone(sockets).try_acquire_owned().map_err(|_| {
+            let mut problem = Problem::new(Code::Busy, "too many WebSockets are open");
+            problem.retry_after = Some(5);
+            problem.help("try again in a moment, or at another node")
+        })?;
+        let socket = mesh.socket()?;
+        let headers = Handshake::told(self.headers(&parts.headers)?, socket.point());
+        let method = Method::http("GET").ok_or_else(|| Problem::new(Code::Internal, "GET is no method"))?;
+        let body = Body::Bytes(Bytes::new());
+        let request = starlane_core::Request { method, path: path.into(), headers, body };
+        let message = self.message(request, &space, trace);
+        let caller = |from: &Point, to| Caller {
+            mesh: Arc::clone(mesh),
+            config: Arc::clone(config),
+            from: from.clone(),
+            to,
+        };
+        // Who accepts a client that has left meanwhile is told so, and so it is asked beside the connection.
+        let asked = Arc::clone(mesh);
+        let unheard = caller(socket.point(), space.clone());
+        let (told, answered) = oneshot::channel();
+        tasks.spawn(async move {
+            if let Err((outcome, by)) = told.send(asked.upgrade(message).await)
+                && is_accepted(&outcome)
+            {
+                Caller { to: by, ..unheard }
+                    .closed(Close::new(LOST, "the client left before it was open"))
+                    .await;
+            }
+        });
+        let (outcome, by) = answered
+            .await
+            .map_err(|_| Problem::new(Code::Internal, "the request for a WebSocket was lost"))?;
+        let reply = match outcome {
+            Outcome::Ok(reply) if reply.status == SWITCHING => reply,
+            other => return self.answer(parts, &space, other).await,
+        };
+        let caller = caller(socket.point(), by);
+        let opened =
+            read_headers(&reply.headers).and_then(|headers| handshake.answer(headers).map_err(Failure::from));
+        let response = match opened {
+            Ok(response) => response,
+            Err(failure) => {
+                tasks.spawn(caller.closed(Close::new(LOST, "it could not be opened")));
+                return Err(failure);
+            }
+        };
+        let accepted = Accepted {
+            caller,
+            socket,
+            first: Outcome::Ok(reply),
+            budget: Arc::clone(budget),
+            closing: closing.clone(),
+            metrics: Arc::clone(&self.metrics),
+            _place: place,
+            _serving: self.phase.serving(),
+            _counted: Arc::clone(&self.counted),
+        };
+        tasks.spawn(accepted.run(upgrade));
+        Ok(response)
+    }
+
+    /// What is answered to a request.
+    async fn answer(
+        &self,
+        parts: &http::request::Parts,
+        space: &Point,
+        outcome: Outcome,
+    ) -> Result<Response<Answer>, Failure> {
+        let mesh = &self.web.mesh;
+        let path = path_of(parts)?;
         if let Outcome::Rejected(refusal) = &outcome
             && matches!(
                 refusal.code,
                 Code::NotFound | Code::NoRoute | Code::ArtifactInvalid | Code::BindSyntax
             )
         {
-            explain_space(&**mesh, &space).await?;
+            explain_space(&**mesh, space).await?;
         }
         let reply = problem::reply(outcome)?;
         let asked = Asked::of(&parts.method, &parts.headers);
@@ -186,6 +304,8 @@ impl<M: Mesh> Visit<M> {
             let name = name.as_str();
             let dropped = HOP_BY_HOP.contains(&name)
                 || name == TRACEPARENT.as_str()
+                // Nobody says of himself that he is a socket.
+                || name == socket::HEADER
                 || (!behind_proxy && FORWARDED.contains(&name))
                 || named.iter().any(|named| named == name);
             if dropped {
@@ -212,12 +332,19 @@ fn connection_names(headers: &HeaderMap) -> Vec<String> {
     lists.flat_map(|list| list.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
-fn refuse_upgrade(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.get(UPGRADE).is_none_or(|to| !to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
-        return Ok(());
+/// The path of a request, with its query.
+fn path_of(parts: &http::request::Parts) -> Result<&str, Problem> {
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    if path.starts_with('/') {
+        return Ok(path);
     }
-    let problem = Problem::new(Code::Unsupported, "a WebSocket cannot go through a bind yet");
-    Err(problem.help("ask with plain requests, or follow changes with `GET /v1/watch` on the API"))
+    let problem = Problem::new(Code::Usage, format!("the path `{path}` does not begin with `/`"));
+    Err(problem.help("ask for a path of the space, as `/`"))
+}
+
+/// Whether a WebSocket was accepted.
+fn is_accepted(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Ok(reply) if reply.status == SWITCHING)
 }
 
 fn wants_html(accept: &HeaderValue) -> bool {
@@ -301,15 +428,19 @@ async fn explain_space<M: Mesh>(mesh: &M, space: &Point) -> Result<(), Problem> 
 /// # Errors
 /// `HandlerFailed` when HTTP cannot say it.
 pub(crate) fn read_reply(reply: Reply) -> Result<(StatusCode, HeaderMap, Body), Failure> {
-    let wrong = |what: String| {
-        Problem::new(Code::HandlerFailed, format!("the reply has {what}"))
-            .help("a reply has a status from 200 to 599, and headers of one line each")
-    };
     let status =
         StatusCode::from_u16(reply.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
-    let status = status.ok_or_else(|| wrong(format!("the status {}", reply.status)))?;
+    let status = status.ok_or_else(|| unsayable(format!("the status {}", reply.status)))?;
+    Ok((status, read_headers(&reply.headers)?, reply.body))
+}
+
+/// The headers of a reply as HTTP has them, without those of its connection.
+///
+/// # Errors
+/// `HandlerFailed` when HTTP cannot say one of them.
+fn read_headers(told: &Headers) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::with_capacity(8);
-    for (name, value) in reply.headers.iter() {
+    for (name, value) in told.iter() {
         if HOP_BY_HOP.contains(&name) {
             continue;
         }
@@ -317,10 +448,15 @@ pub(crate) fn read_reply(reply: Reply) -> Result<(StatusCode, HeaderMap, Body), 
             HeaderValue::from_str(value).ok().or_else(|| HeaderValue::from_bytes(value.as_bytes()).ok()),
         );
         let (name, value) = known
-            .ok_or_else(|| wrong(format!("a header that HTTP cannot say: `{}`", name.escape_debug())))?;
+            .ok_or_else(|| unsayable(format!("a header that HTTP cannot say: `{}`", name.escape_debug())))?;
         headers.append(name, value);
     }
-    Ok((status, headers, reply.body))
+    Ok(headers)
+}
+
+fn unsayable(what: String) -> Problem {
+    Problem::new(Code::HandlerFailed, format!("the reply has {what}"))
+        .help("a reply has a status from 200 to 599, and headers of one line each")
 }
 
 fn fail(failure: Failure, for_people: bool, head: bool, trace: Option<Trace>) -> Response<Answer> {

@@ -158,10 +158,8 @@ impl Cx {
     /// # Errors
     /// When the message cannot be JSON. Whether it arrives is not known.
     pub fn cast<M: Message>(&self, point: &str, message: &M) -> Result<()> {
-        let method = ext(M::NAME);
-        let head = self.head(point, &method, "/", Some(JSON));
         let body = serde_json::to_vec(message)?;
-        self.shared.out.borrow_mut().frame_with_head(Header::new(Kind::Send, 0), &head, &body);
+        self.tell(point, &ext(M::NAME), JSON, &body);
         Ok(())
     }
 
@@ -179,7 +177,20 @@ impl Cx {
         }
     }
 
-    fn ask(&self, point: &str, method: &str, path: &str, content_type: Option<&str>, body: &[u8]) -> Pending {
+    /// Sends a message to a point and does not wait.
+    pub(crate) fn tell(&self, point: &str, method: &str, content_type: &str, body: &[u8]) {
+        let head = self.head(point, method, "/", Some(content_type));
+        self.shared.out.borrow_mut().frame_with_head(Header::new(Kind::Send, 0), &head, body);
+    }
+
+    pub(crate) fn ask(
+        &self,
+        point: &str,
+        method: &str,
+        path: &str,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Pending {
         let head = self.head(point, method, path, content_type);
         Pending::ask(&self.shared, |out, token| {
             out.frame_with_head(Header::new(Kind::Request, token), &head, body);

@@ -216,6 +216,19 @@ impl IntoResponse for &'static str {
     }
 }
 
+impl IntoResponse for Vec<u8> {
+    fn into_response(self) -> Result<Response> {
+        Ok(Response::new(200, "application/octet-stream", self))
+    }
+}
+
+impl<T: IntoResponse> IntoResponse for Option<T> {
+    /// Nothing is 204.
+    fn into_response(self) -> Result<Response> {
+        self.map_or_else(|| Ok(Response::empty(204)), T::into_response)
+    }
+}
+
 impl IntoResponse for () {
     fn into_response(self) -> Result<Response> {
         Ok(Response::empty(204))

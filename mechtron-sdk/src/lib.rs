@@ -51,6 +51,7 @@ mod message;
 mod reference;
 mod resource;
 mod shared;
+mod socket;
 #[cfg(not(target_arch = "wasm32"))]
 mod testkit;
 mod time;
@@ -64,8 +65,9 @@ pub use message::Message;
 pub use reference::{Reference, Reply};
 pub use resource::Resource;
 pub use shared::Pending;
+pub use socket::{Frame, Socket, SocketClosed, SocketMessage};
 #[cfg(not(target_arch = "wasm32"))]
-pub use testkit::{Failure, LogLine, Sent, TestKit};
+pub use testkit::{Failure, LogLine, Sent, TestKit, TestSocket};
 pub use time::{Durations, Instant};
 pub use {serde, serde_json};
 
@@ -76,8 +78,8 @@ pub mod prelude {
     #[cfg(not(target_arch = "wasm32"))]
     pub use crate::testkit::{Failure, TestKit};
     pub use crate::{
-        Cx, Durations, Error, INVALID_MESSAGE, Instant, Message, NOT_FOUND, Result, bail, debug, ensure,
-        error, handlers,
+        Cx, Durations, Error, Frame, INVALID_MESSAGE, Instant, Message, NOT_FOUND, Result, Socket,
+        SocketClosed, SocketMessage, bail, debug, ensure, error, handlers,
         http::{DELETE, GET, Html, Json, PATCH, POST, PUT, Request, Response},
         info, mechtron, mechtrons, warn,
     };

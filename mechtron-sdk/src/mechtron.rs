@@ -12,7 +12,7 @@ use crate::cx::{Cx, TimerJob};
 use crate::error::ErrorKind;
 use crate::http::{IntoResponse, Request, Response, match_path};
 use crate::message::from_json;
-use crate::{Error, Result};
+use crate::{Error, Result, SocketClosed, SocketMessage};
 
 /// The part that `#[mechtron]` writes.
 #[diagnostic::on_unimplemented(
@@ -187,6 +187,22 @@ impl Incoming<'_> {
     /// A refusal with status 400 when it is not that message.
     pub fn message<T: DeserializeOwned>(&self) -> Result<T> {
         from_json(self.body)
+    }
+
+    /// Reads what the client of a WebSocket said.
+    ///
+    /// # Errors
+    /// A refusal with status 400 when it is no text though it should be.
+    pub fn socket_message(&self) -> Result<SocketMessage> {
+        SocketMessage::read(&self.head, self.body)
+    }
+
+    /// Reads that the client of a WebSocket is gone.
+    ///
+    /// # Errors
+    /// A refusal with status 400 when it is something else.
+    pub fn socket_closed(&self) -> Result<SocketClosed> {
+        SocketClosed::read(&self.head, self.body)
     }
 
     /// The request, when the path matches a pattern.

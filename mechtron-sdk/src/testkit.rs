@@ -18,8 +18,9 @@ use crate::cx::success;
 use crate::error::ErrorKind;
 use crate::http::Response;
 use crate::mechtron::Entry;
+use crate::socket::{self, Frame as SocketFrame};
 use crate::time::millis;
-use crate::{Error, Guest, Instant, Mechtron, Message, Reference, Result};
+use crate::{Error, Guest, Instant, Mechtron, Message, Reference, Result, Socket};
 
 /// When tests begin: 2023-11-14 22:13:20 UTC.
 const BEGIN_MS: u64 = 1_700_000_000_000;
@@ -282,6 +283,49 @@ impl TestKit {
         self.request(point, &format!("Http<{name}>"), path, content_type, body)
     }
 
+    /// Opens a WebSocket, as a browser would: `kit.connect("shop:chat", "/live")`.
+    ///
+    /// # Errors
+    /// The answer of who did not accept it, or what came instead of an answer.
+    pub fn connect(&self, point: &str, path: &str) -> Result<TestSocket> {
+        self.connect_with(point, path, &[])
+    }
+
+    /// The same with headers, such as `origin` or `sec-websocket-protocol`.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_with(&self, point: &str, path: &str, headers: &[(&str, &str)]) -> Result<TestSocket> {
+        let socket = self.0.borrow_mut().open(point);
+        let own = [("upgrade", "websocket"), (socket::HEADER, socket.point())];
+        let headers =
+            own.iter().chain(headers).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let letter = Letter {
+            from: TESTER.to_owned(),
+            to: point.to_owned(),
+            method: "Http<Get>".to_owned(),
+            path: path.to_owned(),
+            headers: headers.collect(),
+            body: Vec::new(),
+        };
+        let answer = self.post(letter).and_then(|response| match response.status {
+            101 => Ok(response),
+            _ => Err(Error::from_response(&response)),
+        });
+        let mut world = self.0.borrow_mut();
+        match answer {
+            Ok(response) => {
+                world.hear(&socket, &response);
+                drop(world);
+                Ok(TestSocket { kit: self.clone(), socket })
+            }
+            Err(error) => {
+                world.wires.remove(socket.point());
+                Err(error)
+            }
+        }
+    }
+
     fn ask(&self, point: &str, message: &impl Message) -> Result<Response> {
         let body = serde_json::to_vec(message)?;
         self.request(point, &method_of(message), "/", "application/json", &body)
@@ -303,15 +347,18 @@ impl TestKit {
         if !content_type.is_empty() {
             headers.push(("content-type".to_owned(), content_type.to_owned()));
         }
-        let mut world = self.0.borrow_mut();
-        let letter = Letter {
+        self.post(Letter {
             from: TESTER.to_owned(),
             to: point.to_owned(),
             method: method.to_owned(),
             path: path.to_owned(),
             headers,
             body: body.to_vec(),
-        };
+        })
+    }
+
+    fn post(&self, letter: Letter) -> Result<Response> {
+        let mut world = self.0.borrow_mut();
         let deadline_ms = world.now_ms.saturating_add(TIMEOUT_MS);
         let id = world.post(letter, Source::Test, true, deadline_ms, Vec::new());
         world.settle();
@@ -320,6 +367,101 @@ impl TestKit {
             world.step_time();
         }
         world.answers.remove(&id).unwrap_or_else(|| Err(timeout()))
+    }
+}
+
+/// A client with a WebSocket in a test. Dropping it does not close it.
+#[derive(Clone)]
+pub struct TestSocket {
+    kit: TestKit,
+    socket: Socket,
+}
+
+impl fmt::Debug for TestSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TestSocket").field(&self.socket).finish()
+    }
+}
+
+impl TestSocket {
+    /// Its address.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Says something, and waits until it is handled.
+    ///
+    /// # Errors
+    /// What came of it otherwise; the connection is closed then, with 1011.
+    pub fn say(&self, frame: impl Into<SocketFrame>) -> Result<()> {
+        let frame = frame.into();
+        let wire = self
+            .kit
+            .0
+            .borrow()
+            .wires
+            .get(self.socket.point())
+            .map(|wire| (wire.by.clone(), wire.closed.is_some()));
+        let Some((by, false)) = wire else { return Err(Error::fail("E-USAGE", "the connection is closed")) };
+        let letter = Letter {
+            from: self.socket.point().to_owned(),
+            to: by,
+            method: socket::MESSAGE.to_owned(),
+            path: "/".to_owned(),
+            headers: vec![("content-type".to_owned(), frame.content_type().to_owned())],
+            body: frame.bytes().to_vec(),
+        };
+        match self.kit.post(letter) {
+            Ok(response) => {
+                self.kit.0.borrow_mut().hear(&self.socket, &response);
+                Ok(())
+            }
+            Err(error) => {
+                self.kit.0.borrow_mut().close(&self.socket, 1011, error.code());
+                self.gone(1011, error.code());
+                Err(error)
+            }
+        }
+    }
+
+    /// What it was told since it was asked last, in order.
+    pub fn heard(&self) -> Vec<SocketFrame> {
+        let mut world = self.kit.0.borrow_mut();
+        world
+            .wires
+            .get_mut(self.socket.point())
+            .map(|wire| std::mem::take(&mut wire.heard))
+            .unwrap_or_default()
+    }
+
+    /// The same, all of it text.
+    ///
+    /// # Panics
+    /// When it was told bytes.
+    pub fn heard_text(&self) -> Vec<String> {
+        let frames = self.heard().into_iter();
+        frames.map(|frame| must(frame.text().map(str::to_owned), "what was told")).collect()
+    }
+
+    /// With which code and reason it was closed, when it is.
+    pub fn closed(&self) -> Option<(u16, String)> {
+        self.kit.0.borrow().wires.get(self.socket.point())?.closed.clone()
+    }
+
+    /// Leaves, with 1000.
+    pub fn leave(&self) {
+        self.kit.0.borrow_mut().close(&self.socket, 1000, "");
+        self.gone(1000, "");
+    }
+
+    /// Is lost without a word, and nobody is told: its node is gone.
+    pub fn vanish(&self) {
+        self.kit.0.borrow_mut().close(&self.socket, 1006, "");
+    }
+
+    /// Tells whoever accepted it that it is gone.
+    fn gone(&self, code: u16, reason: &str) {
+        self.kit.0.borrow_mut().tell_closed(&self.socket, code, reason);
     }
 }
 
@@ -360,6 +502,15 @@ struct World {
     selections: BTreeMap<String, serde_json::Value>,
     sent: Vec<Sent>,
     log: Vec<LogLine>,
+    /// The WebSockets that were opened, by their points.
+    wires: BTreeMap<String, Wire>,
+}
+
+/// A WebSocket, and who accepted it.
+struct Wire {
+    by: String,
+    heard: Vec<SocketFrame>,
+    closed: Option<(u16, String)>,
 }
 
 /// A mechtron and what a node keeps for it.
@@ -431,7 +582,80 @@ impl World {
             selections: BTreeMap::new(),
             sent: Vec::new(),
             log: Vec::new(),
+            wires: BTreeMap::new(),
         }
+    }
+
+    /// A point for one client more.
+    fn open(&mut self, by: &str) -> Socket {
+        let number = self.next_id();
+        let socket = must(Socket::at(format!("mesh:nodes:test:sockets:{number}")), "the socket");
+        let wire = Wire { by: by.to_owned(), heard: Vec::new(), closed: None };
+        self.wires.insert(socket.point().to_owned(), wire);
+        socket
+    }
+
+    /// A client is told what was answered.
+    fn hear(&mut self, socket: &Socket, response: &Response) {
+        if response.body.is_empty() {
+            return;
+        }
+        let content_type = response.header("content-type").unwrap_or(socket::TEXT);
+        let frame = must(SocketFrame::of(content_type, &response.body), "the answer");
+        if let Some(wire) = self.wires.get_mut(socket.point()) {
+            wire.heard.push(frame);
+        }
+    }
+
+    fn close(&mut self, socket: &Socket, code: u16, reason: &str) {
+        if let Some(wire) = self.wires.get_mut(socket.point()) {
+            wire.closed.get_or_insert((code, reason.to_owned()));
+        }
+    }
+
+    fn tell_closed(&mut self, socket: &Socket, code: u16, reason: &str) {
+        let Some(by) = self.wires.get(socket.point()).map(|wire| wire.by.clone()) else { return };
+        let body = socket::CloseBody { code, reason: reason.to_owned() };
+        let letter = Letter {
+            from: socket.point().to_owned(),
+            to: by,
+            method: socket::CLOSED.to_owned(),
+            path: "/".to_owned(),
+            headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+            body: must(serde_json::to_vec(&body).map_err(Error::from), "code and reason"),
+        };
+        let deadline_ms = self.now_ms.saturating_add(TIMEOUT_MS);
+        self.post(letter, Source::Test, false, deadline_ms, Vec::new());
+        self.settle();
+    }
+
+    /// What a WebSocket does with a message; `None` when none ever was at its point.
+    fn wire(&mut self, letter: &Letter) -> Option<Result<Response>> {
+        let wire = self.wires.get_mut(&letter.to)?;
+        if wire.closed.is_some() {
+            return Some(Err(rejected("E-NOT-FOUND", format!("no WebSocket is open at `{}`", letter.to))));
+        }
+        Some(match &*letter.method {
+            socket::MESSAGE => {
+                let content_type = letter.headers.iter().find(|(name, _)| name == "content-type");
+                let frame =
+                    SocketFrame::of(content_type.map_or(socket::TEXT, |(_, value)| value), &letter.body);
+                frame.map(|frame| {
+                    wire.heard.push(frame);
+                    Response::empty(204)
+                })
+            }
+            socket::CLOSE => self.close_by_order(letter),
+            other => Err(rejected("E-NO-ROUTE", format!("a WebSocket takes no {other}"))),
+        })
+    }
+
+    fn close_by_order(&mut self, letter: &Letter) -> Result<Response> {
+        let socket::CloseBody { code, reason } = crate::message::from_json(&letter.body)?;
+        let socket = Socket::at(letter.to.as_str())?;
+        self.close(&socket, code, &reason);
+        self.tell_closed(&socket, code, &reason);
+        Ok(Response::empty(204))
     }
 
     #[track_caller]
@@ -524,9 +748,14 @@ impl World {
         });
         let failure = self.failures.get_mut(&letter.to).and_then(VecDeque::pop_front);
         let refusal = self.refusal(&letter.to, &chain, failure);
+        let on_the_wire = if refusal.is_none() { self.wire(&letter) } else { None };
         let to = letter.to.clone();
         let answer_lost = failure == Some(Failure::AnswerLost);
         self.in_flight.insert(id, InFlight { letter, source, wants_reply, deadline_ms, chain, answer_lost });
+        if let Some(result) = on_the_wire {
+            self.complete(id, result);
+            return id;
+        }
         match (refusal, self.hosted.get_mut(&to)) {
             (None, Some(hosted)) => hosted.mailbox.push_back(id),
             (refusal, _) => {

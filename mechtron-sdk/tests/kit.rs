@@ -318,3 +318,111 @@ fn the_contract_names_every_handler() {
     );
     assert_eq!(handlers[6]["role"], "timer");
 }
+
+/// Answers what it hears, and lets others push.
+#[mechtron]
+struct Echo {
+    open: Vec<Socket>,
+    closed: Vec<(Socket, u16)>,
+}
+
+#[derive(Message)]
+struct Push {
+    to: Socket,
+    text: String,
+}
+
+#[handlers]
+impl Echo {
+    #[http(GET, "/live")]
+    async fn live(&mut self, cx: &mut Cx, request: Request) -> Result<Response> {
+        let Some(socket) = Socket::of(&request) else { return Ok(Response::empty(426)) };
+        ensure!(request.header("origin") != Some("https://evil.example"), "ORIGIN", "not from there");
+        socket.send(cx, "welcome")?;
+        self.open.push(socket.clone());
+        Ok(socket.accept())
+    }
+
+    /// Says it back.
+    #[socket(message)]
+    async fn said(&self, _cx: &mut Cx, message: SocketMessage) -> Result<Option<Response>> {
+        Ok(match message.frame {
+            Frame::Text(text) if text == "hush" => None,
+            Frame::Text(text) if text == "break" => return Err(Error::fail("BROKEN", "as it was told to")),
+            Frame::Text(text) => Some(Response::text(text)),
+            Frame::Bytes(bytes) => Some(Response::new(200, "application/octet-stream", bytes)),
+        })
+    }
+
+    /// Notes who left.
+    #[socket(closed)]
+    async fn left(&mut self, _cx: &mut Cx, closed: SocketClosed) -> Result<()> {
+        self.open.retain(|open| *open != closed.socket);
+        self.closed.push((closed.socket, closed.code));
+        Ok(())
+    }
+
+    #[call]
+    async fn push(&self, cx: &mut Cx, m: Push) -> Result<()> {
+        m.to.push(cx, m.text).await
+    }
+
+    #[call]
+    async fn close(&self, cx: &mut Cx, m: Ask) -> Result<()> {
+        Socket::at(m.of)?.close(cx, 4000, "enough")
+    }
+}
+
+#[test]
+fn a_socket_is_accepted_answered_pushed_and_closed() -> Result<()> {
+    let kit = TestKit::new();
+    let echo = kit.spawn("shop:echo", Echo::default());
+    let one = kit.connect("shop:echo", "/live")?;
+    let other = kit.connect("shop:echo", "/live")?;
+    for text in ["a", "hush", "b"] {
+        one.say(text)?;
+    }
+    one.say(vec![255])?;
+    let mut heard = one.heard();
+    assert_eq!(heard.pop(), Some(Frame::Bytes(vec![255])));
+    assert_eq!(heard, ["welcome", "a", "b"].map(Frame::from));
+    echo.push(Push { to: one.socket().clone(), text: "pushed".into() })?;
+    assert_eq!(
+        (one.heard_text(), other.heard_text()),
+        (vec!["pushed".to_owned()], vec!["welcome".to_owned()])
+    );
+
+    echo.close(Ask { of: one.socket().point().to_owned() })?;
+    assert_eq!(one.closed(), Some((4000, "enough".to_owned())));
+    assert_eq!(one.say("too late").unwrap_err().code(), "E-USAGE");
+    let gone = echo.push(Push { to: one.socket().clone(), text: "?".into() }).unwrap_err();
+    assert_eq!(gone.code(), NOT_FOUND);
+    assert_eq!(other.say("break").unwrap_err().code(), "BROKEN");
+    assert_eq!(other.closed(), Some((1011, "BROKEN".to_owned())));
+    let state = echo.state();
+    assert_eq!(state.closed, [(one.socket().clone(), 4000), (other.socket().clone(), 1011)]);
+    assert!(state.open.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_socket_that_is_refused_is_none() -> Result<()> {
+    let kit = TestKit::new();
+    let echo = kit.spawn("shop:echo", Echo::default());
+    let refused = kit.connect_with("shop:echo", "/live", &[("origin", "https://evil.example")]).unwrap_err();
+    assert_eq!((refused.kind(), refused.code()), (ErrorKind::Refused { status: 422 }, "ORIGIN"));
+    assert_eq!(kit.connect("shop:echo", "/other").unwrap_err().code(), "E-NO-ROUTE");
+    assert_eq!(kit.http("shop:echo", GET, "/live")?.status, 426);
+    assert!(echo.state().open.is_empty());
+    Ok(())
+}
+
+#[test]
+fn the_contract_tells_of_sockets() {
+    let contract: serde_json::Value = serde_json::from_str(Echo::CONTRACT).unwrap();
+    let sockets: Vec<_> =
+        contract["handlers"].as_array().unwrap().iter().filter(|h| h["role"] == "socket").collect();
+    let methods: Vec<_> = sockets.iter().map(|handler| handler["method"].as_str().unwrap()).collect();
+    assert_eq!(methods, ["Ext<SocketMessage>", "Ext<SocketClosed>"]);
+    assert_eq!(sockets[0]["doc"], "Says it back.");
+}

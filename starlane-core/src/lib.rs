@@ -32,6 +32,7 @@ pub mod routing;
 pub mod rules;
 mod script;
 mod selector;
+pub mod socket;
 mod template;
 mod watch;
 mod when;

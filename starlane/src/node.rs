@@ -304,6 +304,7 @@ impl Node {
         registry.set_schemas(Arc::new(artifacts.clone()));
         let provision = Provision::new(registry.clone(), keeping.clone(), artifacts.clone(), host.clone());
         let serving = Serving::new(registry.clone(), by.clone(), name.clone(), links.clone());
+        let sockets = gateway::Sockets::new(name.clone());
         let router = Router::new(router::Parts {
             registry: registry.clone(),
             blobs: blobs.clone(),
@@ -313,6 +314,8 @@ impl Node {
             links: links.clone(),
             ids: ids.clone(),
             serving: serving.clone(),
+            me: name.clone(),
+            sockets: sockets.clone(),
             runtime: tokio::runtime::Handle::current(),
         });
         let signals = Signals::start(&router, &homes, &dead);
@@ -404,6 +407,7 @@ impl Node {
             ids,
             reach,
             serving: serving.clone(),
+            sockets,
             info,
         };
         let certificate = match &config.protection {

@@ -24,6 +24,11 @@ fn the_history_is_as_written() {
 }
 
 #[test]
+fn websockets_are_as_written() {
+    book::run(&[&root().join("docs/web-sockets.md")]);
+}
+
+#[test]
 fn several_nodes_become_one_mesh_as_written() {
     book::run(&[&root().join("docs/mesh.md")]);
 }

@@ -10,8 +10,8 @@ use futures::{StreamExt, TryStreamExt};
 use gateway::portal::{Order, Pools, Seat, Subscription, Topics};
 use gateway::shapes::*;
 use gateway::{
-    Comparison, Content, Expect, Freshness, Gathered, Gathering, Mesh, Scatter, Selection, SpaceState,
-    TokenTerms, Upload,
+    Comparison, Content, Expect, Freshness, Gathered, Gathering, Mesh, Scatter, Selection, Socket, Sockets,
+    SpaceState, TokenTerms, Upload,
 };
 use starlane_core::{
     Agent, Blob, Body, Change, Code, Digest, Epoch, Event, Generation, Kind, Message, MessageId, NodeName,
@@ -89,6 +89,16 @@ pub(crate) struct Fake {
     pub(crate) gate: tokio::sync::Notify,
     pub(crate) pools: Pools,
     pub(crate) topics: Topics,
+    pub(crate) sockets: Lazy,
+}
+
+/// The WebSockets of the node `test`.
+pub(crate) struct Lazy(pub(crate) Sockets);
+
+impl Default for Lazy {
+    fn default() -> Self {
+        Self(Sockets::new(name("test")))
+    }
 }
 
 impl Fake {
@@ -98,6 +108,37 @@ impl Fake {
 
     pub(crate) fn last(&self) -> String {
         self.heard.lock().unwrap().last().cloned().unwrap_or_default()
+    }
+}
+
+impl Fake {
+    /// Says it back, in another way for some words.
+    async fn socket_message(
+        &self,
+        header: &starlane_core::Header,
+        request: &starlane_core::Request,
+    ) -> Outcome {
+        let Body::Bytes(body) = request.body.clone() else { panic!("not at hand") };
+        let content_type = request.headers.get("content-type").unwrap();
+        self.hear(format!(
+            "{} {} for {}: {} bytes of {content_type}",
+            header.from,
+            header.to,
+            header.agent,
+            body.len()
+        ));
+        match &body[..] {
+            b"hush" => Outcome::Ok(Reply::new(204, "text/plain", "")),
+            b"refuse" => Outcome::Ok(Reply::new(422, "application/problem+json", "{}")),
+            b"fail" => Outcome::Failed(Refusal::new(Code::Trapped, "a secret of the mechtron's")),
+            b"gone" => Outcome::Rejected(Refusal::new(Code::NotFound, "nothing is there")),
+            b"gate" => {
+                self.gate.notified().await;
+                self.hear("through the gate");
+                Outcome::Ok(Reply::new(200, "text/plain", "through the gate"))
+            }
+            _ => Outcome::Ok(Reply::new(200, content_type, body)),
+        }
     }
 }
 
@@ -143,8 +184,14 @@ impl Mesh for Fake {
         if self.pools.serves(&message.header.to) {
             return self.pools.request(message).await;
         }
+        if starlane_core::socket::node_of(&message.header.to).is_some() {
+            return self.sockets.0.request(message);
+        }
         let Payload::Request(request) = message.payload else { panic!("not a request") };
         let header = message.header;
+        if request.method.to_string() == "Ext<SocketMessage>" {
+            return self.socket_message(&header, &request).await;
+        }
         let text = |status, text: &str| Outcome::Ok(Reply::new(status, "text/plain", text.to_owned()));
         let refusal = |code| Refusal::new(code, "because");
         if header.to == point("missing") {
@@ -235,12 +282,45 @@ impl Mesh for Fake {
         if self.pools.serves(&message.header.to) {
             return Ok(self.pools.send(message).map(|()| MessageId(43))?);
         }
+        if let ("Ext<SocketClosed>", Body::Bytes(body)) = (&*signal.method.to_string(), &signal.body) {
+            let Message { header, .. } = &message;
+            let (from, to) = (&header.from, &header.to);
+            self.hear(format!("{from} to {to}: closed {}", String::from_utf8_lossy(body)));
+            return Ok(MessageId(44));
+        }
         self.hear(format!("{} {} to {}", signal.method, signal.path, message.header.to));
         if message.header.to == point("missing") {
             Err(not_found(&message.header.to))
         } else {
             Ok(MessageId(42))
         }
+    }
+
+    fn socket(&self) -> Result<Socket, Problem> {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        Ok(self.sockets.0.open(u128::from(id))?)
+    }
+
+    /// `/live` accepts, with the protocol that the query says; whatever else is answered as any request.
+    async fn upgrade(&self, message: Message) -> (Outcome, Point) {
+        let by = point("shop:chat");
+        let Payload::Request(request) = &message.payload else { panic!("not a request") };
+        let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        if path != "/live" {
+            return (self.request(message).await, by);
+        }
+        let told = ["starlane-socket", "upgrade", "origin", "sec-websocket-protocol", "sec-websocket-key"]
+            .map(|name| request.headers.get(name).unwrap_or("-").to_owned());
+        self.hear(told.join(" "));
+        let mut reply = Reply::new(101, "text/plain", if query == "hello" { "hello" } else { "" });
+        if let Some(protocol) = query.strip_prefix("protocol=") {
+            reply.headers.set("sec-websocket-protocol", protocol);
+        }
+        if query == "gate" {
+            self.hear("at the gate");
+            self.gate.notified().await;
+        }
+        (Outcome::Ok(reply), by)
     }
 
     fn seat(&self) -> (Seat, tokio::sync::mpsc::Receiver<Order>) {

@@ -12,6 +12,7 @@ mod openapi;
 mod patience;
 mod portal;
 mod scatter;
+mod sockets;
 mod streams;
 mod tls;
 mod web;

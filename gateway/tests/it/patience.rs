@@ -113,15 +113,6 @@ async fn half_a_tls_handshake_is_closed() {
 }
 
 #[tokio::test]
-async fn a_mute_websocket_is_answered_and_closed() {
-    let world = World::limited(impatient()).await;
-    let mut connection = Connection::open(world.at.web).await;
-    let upgrade = "host: shop\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n";
-    assert_eq!(connection.ask("GET", "/", upgrade, "").await.status, 501);
-    assert!(connection.rest().await.is_empty());
-}
-
-#[tokio::test]
 async fn a_request_that_is_served_may_take_its_time() {
     let world = World::limited(Limits { head_timeout: Duration::from_millis(20), ..impatient() }).await;
     let mut request = std::pin::pin!(world.web("/gate", ""));
@@ -166,6 +157,12 @@ async fn two_thousand_stalled_connections_leave_room_for_others() {
         (world.at.web, "POST /echo HTTP/1.1\r\nhost: shop\r\ncontent-length: 1000\r\n\r\nx".to_owned()),
         (world.at.web, "GET /huge HTTP/1.1\r\nhost: shop\r\n\r\n".to_owned()),
         (world.at.web, "\u{16}\u{3}\u{1}\u{2}".to_owned()),
+        (
+            world.at.web,
+            "GET /live HTTP/1.1\r\nhost: shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                .to_owned(),
+        ),
         (
             world.at.api,
             format!(

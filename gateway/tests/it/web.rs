@@ -206,14 +206,6 @@ async fn a_trace_goes_through() {
 }
 
 #[tokio::test]
-async fn a_websocket_is_refused_in_words() {
-    let world = World::new().await;
-    let headers = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n";
-    let reply = world.web("/hello", headers).await;
-    assert_eq!((reply.status, reply.problem().as_str()), (501, "E-UNSUPPORTED"));
-}
-
-#[tokio::test]
 async fn bodies_have_a_largest_size() {
     let world = World::with(|config| config.limits.body_bytes_max = 1000).await;
     let whole = "x".repeat(1000);

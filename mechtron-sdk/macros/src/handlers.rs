@@ -81,6 +81,8 @@ enum Role {
     Cast,
     Timer,
     Http { method: String, path: LitStr },
+    SocketMessage,
+    SocketClosed,
 }
 
 impl Handler {
@@ -143,12 +145,17 @@ impl Handler {
                 return Err(wrong("its third parameter is not `request: Request`"));
             }
             (Role::Http { .. }, request) => (None, request.is_some()),
+            (Role::SocketMessage, Some(message)) if is_named(&message, "SocketMessage") => (None, false),
+            (Role::SocketClosed, Some(closed)) if is_named(&closed, "SocketClosed") => (None, false),
+            (Role::SocketMessage | Role::SocketClosed, _) => {
+                return Err(wrong("its third parameter is another"));
+            }
             (Role::Init, None) => (None, false),
         };
         let Some(output) = output(&method.sig.output) else {
             return Err(wrong("it does not return `Result<…>`"));
         };
-        if matches!(role, Role::Init | Role::Cast | Role::Timer) && !is_unit(&output) {
+        if matches!(role, Role::Init | Role::Cast | Role::Timer | Role::SocketClosed) && !is_unit(&output) {
             return Err(wrong("it returns something, but nobody waits for it"));
         }
         Ok(Some(Self {
@@ -187,10 +194,18 @@ impl Handler {
             Role::Cast => "cast",
             Role::Timer => "timer",
             Role::Http { .. } => "http",
+            Role::SocketMessage | Role::SocketClosed => "socket",
         };
         let mut json = Json::text(format!(r#"{{"role":"{role}","name":{}"#, string(&self.name.to_string())));
         if let Role::Http { method, path } = &self.role {
             json.push(&format!(r#","method":"Http<{method}>","path":{}"#, string(&path.value())));
+        }
+        match self.role {
+            Role::SocketMessage => json.push(r#","method":"Ext<SocketMessage>""#),
+            Role::SocketClosed => json.push(
+                r#","method":"Ext<SocketClosed>","input":{"type":"object","properties":{"code":{"type":"integer"},"reason":{"type":"string"}},"required":["code","reason"]}"#,
+            ),
+            _ => {}
         }
         if let (Role::Call | Role::Cast, Some(message)) = (&self.role, &self.message) {
             json.push(r#","method":"Ext<"#);
@@ -228,6 +243,10 @@ fn shape(role: &Role) -> &'static str {
         Role::Call => "async fn NAME(&mut self, cx: &mut Cx, message: T) -> Result<U>",
         Role::Cast | Role::Timer => "async fn NAME(&mut self, cx: &mut Cx, message: T) -> Result<()>",
         Role::Http { .. } => "async fn NAME(&mut self, cx: &mut Cx, request: Request) -> Result<Response>",
+        Role::SocketMessage => {
+            "async fn NAME(&mut self, cx: &mut Cx, message: SocketMessage) -> Result<String>"
+        }
+        Role::SocketClosed => "async fn NAME(&mut self, cx: &mut Cx, closed: SocketClosed) -> Result<()>",
     }
 }
 
@@ -238,6 +257,10 @@ fn role(attribute: &Attribute) -> Result<Option<Role>> {
         Some("call") => plain(Role::Call),
         Some("cast") => plain(Role::Cast),
         Some("timer") => plain(Role::Timer),
+        Some("socket") => attribute.parse_args_with(socket).map(Some).map_err(|error| {
+            let usage = "a handler of WebSockets is written `#[socket(message)]` or `#[socket(closed)]`";
+            Error::new(error.span(), format!("{error}; {usage}"))
+        }),
         Some("http") => attribute.parse_args_with(http).map(Some).map_err(|error| {
             Error::new(
                 error.span(),
@@ -245,6 +268,15 @@ fn role(attribute: &Attribute) -> Result<Option<Role>> {
             )
         }),
         _ => Ok(None),
+    }
+}
+
+fn socket(input: syn::parse::ParseStream<'_>) -> Result<Role> {
+    let what: Ident = input.parse()?;
+    match &*what.to_string() {
+        "message" => Ok(Role::SocketMessage),
+        "closed" => Ok(Role::SocketClosed),
+        other => Err(Error::new(what.span(), format!("`{other}` is neither `message` nor `closed`"))),
     }
 }
 
@@ -305,6 +337,8 @@ fn output(returned: &ReturnType) -> Option<Type> {
 fn collision(handlers: &[Handler]) -> Option<Error> {
     let key = |handler: &Handler| match (&handler.role, &handler.message) {
         (Role::Init, _) => Some("`#[init]`".to_owned()),
+        (Role::SocketMessage, _) => Some("`#[socket(message)]`".to_owned()),
+        (Role::SocketClosed, _) => Some("`#[socket(closed)]`".to_owned()),
         (Role::Http { method, path }, _) => Some(format!("`{} {}`", method.to_uppercase(), path.value())),
         (Role::Call | Role::Cast, Some(message)) => Some(format!("`{}`", quote!(#message))),
         _ => None,
@@ -325,7 +359,7 @@ fn collision(handlers: &[Handler]) -> Option<Error> {
 fn mechtron(name: &Ident, handlers: &[Handler]) -> TokenStream {
     let title = name.to_string();
     let contract = contract(name, handlers).into_constant();
-    let messages = messages(handlers);
+    let (messages, sockets) = (messages(handlers), sockets(handlers));
     let pages = pages(handlers);
     let init = match handlers.iter().find(|handler| matches!(handler.role, Role::Init)) {
         Some(handler) => {
@@ -352,6 +386,7 @@ fn mechtron(name: &Ident, handlers: &[Handler]) -> TokenStream {
                     incoming: &Incoming<'_>,
                 ) -> Dispatched {
                     #messages
+                    #sockets
                     #pages
                     _ = cx;
                     let error = incoming.no_handler(#title);
@@ -397,6 +432,41 @@ fn messages(handlers: &[Handler]) -> TokenStream {
             #(#arms)*
         }
     }
+}
+
+/// The messages of WebSockets. Who accepts them by a page and does not want to know of their end need not say so.
+fn sockets(handlers: &[Handler]) -> TokenStream {
+    let arm = |name: &str, read: &TokenStream, writes: bool, turn: &TokenStream| {
+        quote! {
+            if incoming.ext() == ::core::option::Option::Some(#name) {
+                return match incoming.#read() {
+                    Ok(message) => Dispatched::turn(#writes, #turn),
+                    Err(error) => Dispatched::refused(self, error),
+                };
+            }
+        }
+    };
+    let message =
+        handlers.iter().find(|handler| matches!(handler.role, Role::SocketMessage)).map(|handler| {
+            let turn =
+                handler.turn(&quote!(message), &quote!(result.and_then(|answer| Answer::http(answer))));
+            arm("SocketMessage", &quote!(socket_message), handler.writes, &turn)
+        });
+    let closed = handlers.iter().find(|handler| matches!(handler.role, Role::SocketClosed));
+    let has_pages = handlers.iter().any(|handler| matches!(handler.role, Role::Http { .. }));
+    let closed = match closed {
+        Some(handler) => {
+            let turn = handler.turn(&quote!(message), &quote!(result.map(|()| Answer::done())));
+            Some(arm("SocketClosed", &quote!(socket_closed), handler.writes, &turn))
+        }
+        None if has_pages => Some(quote! {
+            if incoming.ext() == ::core::option::Option::Some("SocketClosed") {
+                return Dispatched::turn(false, async move { (self, Ok(Answer::done())) });
+            }
+        }),
+        None => None,
+    };
+    quote!(#message #closed)
 }
 
 fn pages(handlers: &[Handler]) -> TokenStream {

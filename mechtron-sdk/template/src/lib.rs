@@ -8,6 +8,11 @@
 #[doc = include_str!("../../../docs/sdk.md")]
 struct Page;
 
+/// And so are those of the page about WebSockets.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/web-sockets.md")]
+struct Sockets;
+
 /// A file of the new project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
@@ -107,6 +112,7 @@ const RESERVED: &[&str] = &[
     "false",
     "fn",
     "for",
+    "frame",
     "gen",
     "greet",
     "greeting",
@@ -135,6 +141,9 @@ const RESERVED: &[&str] = &[
     "self",
     "serde",
     "serde-json",
+    "socket",
+    "socket-closed",
+    "socket-message",
     "static",
     "string",
     "struct",
@@ -234,6 +243,7 @@ vendor! {
     "src/reference.rs",
     "src/resource.rs",
     "src/shared.rs",
+    "src/socket.rs",
     "src/testkit.rs",
     "src/time.rs",
     "abi/Cargo.toml",

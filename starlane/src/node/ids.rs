@@ -11,6 +11,13 @@ pub(super) fn now() -> Timestamp {
     Timestamp(since.as_millis() as u64)
 }
 
+/// A number that nobody guesses.
+pub(super) fn random() -> Result<u128, getrandom::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
 /// Makes ids that order in time and that nobody makes twice: a millisecond, then a counter from a random start.
 #[derive(Debug)]
 pub(super) struct Ids {

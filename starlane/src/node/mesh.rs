@@ -14,8 +14,8 @@ use gateway::shapes::{
     WhyState,
 };
 use gateway::{
-    Comparison, Content, Expect, Freshness, Gathering, Mesh, Scatter, Selection, SpaceState, TokenTerms,
-    Upload,
+    Comparison, Content, Expect, Freshness, Gathering, Mesh, Scatter, Selection, Socket, Sockets, SpaceState,
+    TokenTerms, Upload,
 };
 use mechtron_host::State;
 use resource_registry::{BlobStore, Delete, Limits, LogOf, Registry, bundle, files};
@@ -29,7 +29,7 @@ use super::commands::{Commands, not_found, told};
 use super::fresh::{find, latest};
 use super::genesis::mesh_point;
 use super::homes::Home;
-use super::ids::Ids;
+use super::ids::{self, Ids};
 use super::members::{self, NODES};
 use super::provision::Provision;
 use super::reach::Reach;
@@ -52,6 +52,7 @@ pub(super) struct NodeMesh {
     pub(super) ids: Arc<Ids>,
     pub(super) reach: Reach,
     pub(super) serving: Serving,
+    pub(super) sockets: Sockets,
     pub(super) info: Info,
 }
 
@@ -88,6 +89,16 @@ impl Mesh for NodeMesh {
         let id = message.header.id;
         self.router.send(message).await?;
         Ok(id)
+    }
+
+    fn socket(&self) -> Result<Socket, Problem> {
+        let id =
+            ids::random().map_err(|error| Problem::new(Code::Internal, format!("no randomness: {error}")))?;
+        Ok(self.sockets.open(id)?)
+    }
+
+    async fn upgrade(&self, message: Message) -> (Outcome, Point) {
+        self.router.upgrade(message).await
     }
 
     fn seat(&self) -> (Seat, mpsc::Receiver<Order>) {

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use gateway::Sockets;
 use gateway::portal::unserved;
 use mechtron_host::{Caller, Host, NotHere};
 use resource_registry::files;
 use resource_registry::{BlobStore, Registry};
-use starlane_core::{Action, Pipeline};
+use starlane_core::{Action, Pipeline, socket};
 use starlane_core::{
-    Base, Blob, Body, Code, Header, Headers, Message, MethodFamily, Outcome, Payload, Phase, Point, Refusal,
-    Reply, Request, Resource,
+    Base, Blob, Body, Code, Header, Headers, Message, MethodFamily, NodeName, Outcome, Payload, Phase, Point,
+    Refusal, Reply, Request, Resource,
 };
 
 use super::artifacts::Artifacts;
@@ -27,6 +28,10 @@ use super::serving::{Serving, is_served};
 const CHECKED_BYTES_MAX: u64 = 1024 * 1024;
 /// How long the host may take to hear where a mechtron lives.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// The status by which a WebSocket is accepted.
+const SWITCHING: u16 = 101;
+/// The header of a reply that accepts a WebSocket: who did. It goes no further than to the door.
+const ANSWERED_BY: &str = "starlane-answered-by";
 /// The longest content that is handed to a mechtron, as a request or as an answer.
 pub(super) const GUEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -45,6 +50,10 @@ pub(super) struct Parts {
     pub(super) links: Links,
     pub(super) ids: Arc<Ids>,
     pub(super) serving: Serving,
+    /// This node.
+    pub(super) me: NodeName,
+    /// The WebSockets of this node.
+    pub(super) sockets: Sockets,
     /// Where messages that need time go on.
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -59,8 +68,72 @@ impl Router {
     pub(super) fn request(&self, message: Message) -> BoxFuture<'static, Outcome> {
         match self.straight(&message) {
             Some(resource) if resource.property("bind").is_none() => self.hand_on(message, &resource),
+            None if let Some(node) = socket::node_of(&message.header.to) => self.push(node, message),
             _ => self.slowly(message),
         }
+    }
+
+    /// Brings the request of a client that wants a WebSocket to its receiver; tells with the outcome whose answer it is.
+    pub(super) async fn upgrade(&self, message: Message) -> (Outcome, Point) {
+        let asked = message.header.to.clone();
+        let mut outcome = in_time(message.header.remaining, self.route(message)).await;
+        let mut by = None;
+        if let Outcome::Ok(reply) = &mut outcome {
+            by = reply.headers.get(ANSWERED_BY).and_then(|point| point.parse().ok());
+            reply.headers.remove(ANSWERED_BY);
+        }
+        (outcome, by.unwrap_or(asked))
+    }
+
+    /// Brings a request to a WebSocket, here or on another node. It is on its way when this returns.
+    fn push(&self, node: NodeName, message: Message) -> BoxFuture<'static, Outcome> {
+        let at_hand = matches!(&message.payload, Payload::Request(Request { body: Body::Bytes(_), .. }));
+        let is_known = node == self.0.me || self.knows_node(&node);
+        if at_hand && is_known {
+            return self.push_at_once(&node, message);
+        }
+        let router = self.clone();
+        Box::pin(async move {
+            let Message { mut header, payload: Payload::Request(mut request) } = message else {
+                return Outcome::Rejected(Refusal::new(Code::Usage, "only a request can be answered"));
+            };
+            let begun = Instant::now();
+            if let Err(refusal) = router.find_node(&node, &header.to).await {
+                return Outcome::Rejected(refusal);
+            }
+            request.body = match router.at_hand(request.body).await {
+                Ok(body) => body,
+                Err(refusal) => return Outcome::Rejected(refusal),
+            };
+            header.remaining = header.remaining.saturating_sub(begun.elapsed());
+            router.push_at_once(&node, Message { header, payload: Payload::Request(request) }).await
+        })
+    }
+
+    fn push_at_once(&self, node: &NodeName, mut message: Message) -> BoxFuture<'static, Outcome> {
+        if *node == self.0.me {
+            return std::future::ready(self.0.sockets.request(message)).boxed();
+        }
+        match message.header.hops_left.checked_sub(1) {
+            Some(hops_left) => {
+                message.header.hops_left = hops_left;
+                self.0.links.handle.request(node.id(), message).boxed()
+            }
+            None => std::future::ready(Outcome::Rejected(moves(&message.header.to))).boxed(),
+        }
+    }
+
+    fn knows_node(&self, node: &NodeName) -> bool {
+        node.point().is_some_and(|point| self.0.registry.get(&point).is_some())
+    }
+
+    /// Makes sure that the mesh has a node, whose WebSocket is at a point.
+    ///
+    /// # Errors
+    /// `NotFound`
+    async fn find_node(&self, node: &NodeName, socket: &Point) -> Result<(), Refusal> {
+        let Some(point) = node.point() else { return Err(nothing(socket)) };
+        self.find(&point).await.map(drop).map_err(|_| nothing(socket))
     }
 
     /// Brings a request that came from another node to the code that it was sent to, past any bind. It computes nothing
@@ -75,6 +148,8 @@ impl Router {
             } else if is_served(&resource) && self.0.serving.pools().serves(&resource.point) {
                 return arrival.when(self.ask_service(message, &resource));
             }
+        } else if socket::node_of(&message.header.to).is_some_and(|node| node == self.0.me) {
+            return arrival.give(self.0.sockets.request(message));
         }
         let router = self.clone();
         let received = async move { in_time(message.header.remaining, router.receive(message)).await };
@@ -271,11 +346,17 @@ impl Router {
 
     /// Whether the code of a point lives here.
     pub(super) fn is_home_of(&self, point: &Point) -> bool {
+        if let Some(node) = socket::node_of(point) {
+            return node == self.0.me;
+        }
         self.0.registry.get(point).is_some_and(|resource| self.is_home_of_resource(&resource))
     }
 
     /// Whether the code of a point lives somewhere, so that [`Router::send_home`] does not wait.
     pub(super) fn knows_home(&self, point: &Point) -> bool {
+        if socket::node_of(point).is_some() {
+            return true;
+        }
         let knows =
             |resource: Arc<Resource>| !has_code(&resource) || self.0.homes.of(&resource) != Home::Nowhere;
         self.0.registry.get(point).is_some_and(knows)
@@ -286,6 +367,9 @@ impl Router {
     /// # Errors
     /// When it surely does not arrive.
     pub(super) async fn send_home(&self, mut message: Message) -> Result<(), Refusal> {
+        if let Some(node) = socket::node_of(&message.header.to) {
+            return self.tell_socket(&node, message).await;
+        }
         loop {
             let resource = self.find(&message.header.to).await?;
             if !has_code(&resource) {
@@ -298,6 +382,20 @@ impl Router {
             }
             self.placed(&mut message).await?;
         }
+    }
+
+    /// Sends a message without answer to a WebSocket, here or on another node.
+    async fn tell_socket(&self, node: &NodeName, message: Message) -> Result<(), Refusal> {
+        let Message { mut header, payload: Payload::Signal(mut signal) } = message else {
+            return Err(Refusal::new(Code::Usage, "only a signal can be sent"));
+        };
+        signal.body = self.at_hand(signal.body).await?;
+        if *node == self.0.me {
+            return self.0.sockets.send(Message { header, payload: Payload::Signal(signal) });
+        }
+        self.find_node(node, &header.to).await?;
+        header.hops_left = header.hops_left.checked_sub(1).ok_or_else(|| moves(&header.to))?;
+        self.0.links.handle.send(node.id(), Message { header, payload: Payload::Signal(signal) })
     }
 
     /// Sends a message without answer to a service, here or on another node.
@@ -337,6 +435,9 @@ impl Router {
     /// # Errors
     /// When nothing is there, or its bind cannot be read.
     pub(super) async fn has_own_code(&self, message: &Message) -> Result<bool, Refusal> {
+        if socket::node_of(&message.header.to).is_some() {
+            return Ok(true);
+        }
         let resource = self.find(&message.header.to).await?;
         let bind = self.0.artifacts.bind_of(&resource).await?;
         let answers = has_code(&resource) || is_served(&resource);
@@ -348,6 +449,9 @@ impl Router {
         let Message { mut header, payload: Payload::Request(request) } = message else {
             return Outcome::Rejected(Refusal::new(Code::Usage, "only a request can be answered"));
         };
+        if let Some(node) = socket::node_of(&header.to) {
+            return self.push(node, Message { header, payload: Payload::Request(request) }).await;
+        }
         let resource = match self.find(&header.to).await {
             Ok(resource) => resource,
             Err(refusal) => return Outcome::Rejected(refusal),
@@ -419,10 +523,17 @@ impl Router {
             };
             header.remaining = header.remaining.saturating_sub(begun.elapsed());
             let message = Message { header, payload: Payload::Request(request) };
-            return match has_code(resource) {
+            let mut outcome = match has_code(resource) {
                 true => self.at_home(message, resource.clone()).await,
                 false => self.ask_service(message, resource).await,
             };
+            // Who accepts a WebSocket gets its messages, whatever bind led there.
+            if let Outcome::Ok(reply) = &mut outcome
+                && reply.status == SWITCHING
+            {
+                reply.headers.set(ANSWERED_BY, resource.point.as_str());
+            }
+            return outcome;
         }
         match resource.kind.base {
             Base::File | Base::Artifact => self.content(&request, &header.to),
