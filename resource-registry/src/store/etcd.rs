@@ -11,6 +11,7 @@ mod client;
 mod draft;
 mod layout;
 mod rpc;
+mod states;
 mod writer;
 
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ use self::layout::{Head, Layout, MainRow, Unreadable, decode, end_of};
 use self::rpc::{KeyValue, RangeRequest};
 use self::writer::{Job, LOG_ROWS, Waiting, Writer, batches_after, damaged, read_rows, reading};
 use super::feed::{Feed, Log};
+pub use self::states::{ETCD_STATE_BYTES_MAX, EtcdStates};
 use super::newest::Newest;
 use super::{
     Batch, Commit, Contact, Error, LeaseId, ReadAt, Reading, Record, Revisions, Snapshot, Store, Watch,
