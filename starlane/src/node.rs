@@ -252,7 +252,8 @@ impl Node {
                 Some(Own { registry, etcd, tokens, desk, deciding })
             }
             None if config.registry.is_some() => {
-                let problem = Problem::new(Code::Usage, "this node joined a mesh whose registry it does not serve");
+                let problem =
+                    Problem::new(Code::Usage, "this node joined a mesh whose registry it does not serve");
                 return Err(problem.help(
                     "start it without `--registry`; one that shall serve it joins with a token of \
                      `starlane token --role registry`",
@@ -374,8 +375,9 @@ impl Node {
                 blobs.sweep(resource_registry::named_blobs(&registry)?, BLOB_GRACE).await?;
                 let (links, hosting) = (links.clone(), hosting.clone());
                 let (leads, install) = (leader.clone(), provision.clone());
-                let lead =
-                    move |provided| leads.clone().lead(provided, links.clone(), hosting.clone(), install.clone());
+                let lead = move |provided| {
+                    leads.clone().lead(provided, links.clone(), hosting.clone(), install.clone())
+                };
                 if etcd.is_none() {
                     provision.recover(&by).await?;
                     log_end("placement", lead(None));
@@ -426,8 +428,14 @@ impl Node {
         tokio::spawn(heart::heed_lease(homes.clone(), host.clone(), registry.clone()));
         end_when(&end, heart::replaced(links.clone()));
 
-        let reach =
-            Reach { leader, registry: registry.clone(), links: links.clone(), homes, host: host.clone(), dead };
+        let reach = Reach {
+            leader,
+            registry: registry.clone(),
+            links: links.clone(),
+            homes,
+            host: host.clone(),
+            dead,
+        };
         let commands = Commands::new(
             registry.clone(),
             blobs.clone(),

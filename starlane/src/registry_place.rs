@@ -84,8 +84,9 @@ pub(crate) async fn open(
     let opened = match &place {
         Place::Embedded if opener == Opener::Later => {
             let detail = "this node serves the registry beside others, and was not told where that is";
-            return Err(Problem::new(Code::Usage, detail)
-                .help("name the etcd that the others name: `starlane serve --registry etcd://HOST:PORT/PREFIX`"));
+            return Err(Problem::new(Code::Usage, detail).help(
+                "name the etcd that the others name: `starlane serve --registry etcd://HOST:PORT/PREFIX`",
+            ));
         }
         Place::Embedded if known != Place::Embedded && !file.exists() => {
             return Err(elsewhere(&known, &file));
@@ -95,8 +96,11 @@ pub(crate) async fn open(
             let store = open_etcd(address, Some(mesh.to_owned())).await?;
             let empty = store.revisions().newest == Revision(0);
             if empty && opener == Opener::Later {
-                return Err(Problem::new(Code::NotFound, format!("the registry of this mesh is not in {address}"))
-                    .help("name the etcd and the prefix that the other nodes of the registry name"));
+                return Err(Problem::new(
+                    Code::NotFound,
+                    format!("the registry of this mesh is not in {address}"),
+                )
+                .help("name the etcd and the prefix that the other nodes of the registry name"));
             }
             if empty && known == Place::Embedded && file.exists() {
                 return Err(here(&file, address));
@@ -157,7 +161,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataFolder::at(folder.path());
         data.set_registry_place("etcd://a:1/mesh").unwrap();
-        let Err(problem) = open(&data, Some(Place::Embedded), "mesh", Opener::First).await else { panic!("it was opened") };
+        let Err(problem) = open(&data, Some(Place::Embedded), "mesh", Opener::First).await else {
+            panic!("it was opened")
+        };
         assert!(problem.help.unwrap().contains("migrate --from etcd://a:1/mesh --to"));
         assert_eq!(data.registry_place().unwrap().as_deref(), Some("etcd://a:1/mesh"), "nothing changed");
     }

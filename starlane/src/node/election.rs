@@ -77,9 +77,18 @@ pub(super) struct Election {
 #[derive(Debug)]
 enum State {
     /// Not before.
-    Stands { due: Option<Instant> },
-    Claims { asked: Instant },
-    Leads { mandate: Mandate, ends: Instant, due: Instant, asked: Option<Instant> },
+    Stands {
+        due: Option<Instant>,
+    },
+    Claims {
+        asked: Instant,
+    },
+    Leads {
+        mandate: Mandate,
+        ends: Instant,
+        due: Instant,
+        asked: Option<Instant>,
+    },
 }
 
 impl Election {
@@ -308,7 +317,8 @@ mod tests {
         for seed in 0..300_u64 {
             let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let mut draw = move |below: u64| {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (random >> 33) % below
             };
             let start = Instant::now();
@@ -379,7 +389,9 @@ mod tests {
                                     store.leader = None;
                                 }
                             }
-                            (Some((_, mandate, beats)), _) => node.watched = Some((mandate.lease, beats, now)),
+                            (Some((_, mandate, beats)), _) => {
+                                node.watched = Some((mandate.lease, beats, now))
+                            }
                             (None, _) => node.watched = None,
                         }
                     } else {
@@ -411,7 +423,8 @@ mod tests {
                                 node.election.handle_beaten(lease, beaten, now);
                             }
                             Action::Clear(lease) => {
-                                if !lost && store.leader.is_some_and(|(_, mandate, _)| mandate.lease == lease) {
+                                if !lost && store.leader.is_some_and(|(_, mandate, _)| mandate.lease == lease)
+                                {
                                     store.leader = None;
                                 }
                             }

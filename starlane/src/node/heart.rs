@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mechtron_host::Host;
-use mesh::{Credentials, Identity};
 use mesh::identity::{Authority, Error, Revocations};
 use mesh::join::keep_renewed;
+use mesh::{Credentials, Identity};
 use resource_registry::Registry;
 use starlane_core::placement::HEARTBEAT;
 use starlane_core::{Code, Generation, NodeName, Problem, Resource, Role, Value};

@@ -92,7 +92,9 @@ impl Hosting {
     ) -> BoxFuture<'static, Result<Bytes, Refusal>> {
         let hosting = self.clone();
         async move {
-            if matches!(ask, HostAsk::Release { .. } | HostAsk::Adopt { .. }) && !hosting.is_led_by(&from).await {
+            if matches!(ask, HostAsk::Release { .. } | HostAsk::Adopt { .. })
+                && !hosting.is_led_by(&from).await
+            {
                 return Err(Refusal::new(Code::Forbidden, "only the leader moves mechtrons"));
             }
             match ask {

@@ -601,8 +601,14 @@ impl Term {
         let (office, told, provided) = (self.office.clone(), self.told.clone(), self.provided.clone());
         tokio::spawn(async move {
             let (assignment, status) = (assignment.as_ref(), status.as_ref());
-            let written =
-                office.registry.assign(&office.by, &point, assignment, status, Some(expect), provided.as_ref());
+            let written = office.registry.assign(
+                &office.by,
+                &point,
+                assignment,
+                status,
+                Some(expect),
+                provided.as_ref(),
+            );
             let resource = written.await.inspect_err(|error| {
                 tracing::debug!(%point, "where a mechtron lives is not written: {error}");
             });

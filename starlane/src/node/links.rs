@@ -104,7 +104,8 @@ impl Links {
             Problem::new(Code::Internal, format!("the links of this node cannot be started: {error}"))
         })?;
         carrier.set_links(handle.clone());
-        let registries = Registries { map: map.clone(), me: me.name.id(), home: home.clone(), nearby: Mutex::default() };
+        let registries =
+            Registries { map: map.clone(), me: me.name.id(), home: home.clone(), nearby: Mutex::default() };
         Ok(Self { handle, map, home, registries: Arc::new(registries) })
     }
 
@@ -115,7 +116,12 @@ impl Links {
 
     /// The way to a service of whichever other node of the registry answers.
     pub(super) fn way(&self, service: Service) -> Arc<dyn Upstream> {
-        Arc::new(Way { links: self.handle.clone(), registries: self.registries.clone(), service, turned: Mutex::default() })
+        Arc::new(Way {
+            links: self.handle.clone(),
+            registries: self.registries.clone(),
+            service,
+            turned: Mutex::default(),
+        })
     }
 
     /// Waits until a way leads to a node of the registry.
@@ -239,7 +245,8 @@ impl Registries {
             Ok(_) => nearby.answered(node),
             Err(Unanswered::Unknown(_)) => nearby.failed(node, Instant::now()),
             Err(Unanswered::Rejected(refusal)) => {
-                let is_out = [Code::Unreachable, Code::NoRoute, Code::NotReady, Code::Draining, Code::Unsupported];
+                let is_out =
+                    [Code::Unreachable, Code::NoRoute, Code::NotReady, Code::Draining, Code::Unsupported];
                 if is_out.contains(&refusal.code) {
                     nearby.failed(node, Instant::now());
                     return true;

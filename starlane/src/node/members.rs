@@ -174,14 +174,12 @@ pub(super) async fn check_known(registry: &Registry, me: &NodeName, key: Fingerp
 pub(super) fn check_alone(registry: &Registry, me: &NodeName) -> Result<(), Problem> {
     let nodes = registry.select(&NODES.parse()?, usize::MAX, None)?.resources;
     let others = nodes.iter().filter_map(|node| Some((NodeName::of_point(&node.point)?, Record::of(node))));
-    let mut others = others.filter(|(name, record)| {
-        name != me && record.role == Some(Role::Registry) && !record.revoked
-    });
+    let mut others =
+        others.filter(|(name, record)| name != me && record.role == Some(Role::Registry) && !record.revoked);
     let Some((name, _)) = others.next() else { return Ok(()) };
     let detail = format!("`{name}` serves this registry too, which only a registry in etcd can be");
-    Err(Problem::new(Code::Usage, detail).help(format!(
-        "shut it out before the registry is moved into a file: `starlane node revoke {name}`"
-    )))
+    Err(Problem::new(Code::Usage, detail)
+        .help(format!("shut it out before the registry is moved into a file: `starlane node revoke {name}`")))
 }
 
 /// Who may become a member, by what the registry has: for the nodes of the registry, which alone decide.

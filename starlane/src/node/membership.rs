@@ -111,8 +111,10 @@ async fn with_authority(mut membership: Membership) -> Result<Membership, Proble
             }
             Err(error) => {
                 let mut problem = not_joined(error);
-                problem.detail = format!("no node of the registry tells the mesh's authority: {}", problem.detail);
-                let help = "one of them must be dialled from here itself, and run: start this node again then";
+                problem.detail =
+                    format!("no node of the registry tells the mesh's authority: {}", problem.detail);
+                let help =
+                    "one of them must be dialled from here itself, and run: start this node again then";
                 problem.help = Some(help.to_owned());
                 return Err(problem);
             }

@@ -105,7 +105,8 @@ mod tests {
         for seed in 0..500_u64 {
             let mut random = seed;
             let mut draw = |below: u64| {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (random >> 33) % below
             };
             let (mut nearby, mut now) = (Nearby::default(), Instant::now());
@@ -116,9 +117,8 @@ mod tests {
                 now += Duration::from_millis(draw(400));
                 let node = draw(4) as usize;
                 nodes[node] = (draw(4) > 0, draw(4) > 0);
-                let candidates: Vec<Candidate> = (0..4)
-                    .map(|node| at(node as u64, nodes[node].0.then(|| draw(50))))
-                    .collect();
+                let candidates: Vec<Candidate> =
+                    (0..4).map(|node| at(node as u64, nodes[node].0.then(|| draw(50)))).collect();
                 let mut tried = Vec::new();
                 let answered = loop {
                     let Some(node) = nearby.choose(&candidates, &tried, now) else { break None };
