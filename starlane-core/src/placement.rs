@@ -832,7 +832,8 @@ impl Placement {
         let Some(mechtron) = self.mechtrons.get(point) else { return };
         let lives = mechtron.assigned(self.nodes.home());
         let life = |name: &NodeName| self.nodes.get(name).filter(|node| node.answers()).map(|node| node.life);
-        let at_home = mechtron.lives == Lives::AtHome && self.nodes.get(self.nodes.home()).is_none_or(Node::answers);
+        let at_home =
+            mechtron.lives == Lives::AtHome && self.nodes.get(self.nodes.home()).is_none_or(Node::answers);
         let acts = at_home || lives.iter().any(|name| life(name) == Some(Life::Alive));
         let in_doubt = lives.iter().any(|name| life(name) == Some(Life::Doubt))
             || self.nodes.iter().any(|(_, node)| node.life == Life::Doubt);

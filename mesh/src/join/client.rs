@@ -15,7 +15,8 @@ use super::service::{BUSY, DONE, certificates};
 use super::wire::ANSWER_BYTES_MAX;
 use super::{Answer, Contact, Handover, Join, JoinError, Renew, Request};
 use crate::identity::{
-    self, Authority, Ended, Identity, Leaf, Newcomer, Refused, Revocations, Trust, UnixSeconds, member, newcomer, pinned,
+    self, Authority, Ended, Identity, Leaf, Newcomer, Refused, Revocations, Trust, UnixSeconds, member,
+    newcomer, pinned,
 };
 use crate::token::Token;
 use crate::{Credentials, Peer};

@@ -236,12 +236,14 @@ async fn assignments_are_made_by_the_mesh_alone() {
     }
     let nodes = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
     let first = Assignment { nodes: nodes(&["edge-1", "cloud"]), epoch: Epoch(cart.modified.0 + 1) };
-    let placed = home.assign(&ann(), &cart.point, Some(&first), None, Some(cart.modified), None).await.unwrap();
+    let placed =
+        home.assign(&ann(), &cart.point, Some(&first), None, Some(cart.modified), None).await.unwrap();
     assert_eq!(Assignment::of(&placed), Some(first.clone()));
     edge.fresh().await.unwrap();
     assert_eq!(Assignment::of(&edge.get(&cart.point).unwrap()), Some(first));
-    let later =
-        home.assign(&ann(), &cart.point, Some(&Assignment::of(&placed).unwrap()), None, Some(cart.modified), None).await;
+    let later = home
+        .assign(&ann(), &cart.point, Some(&Assignment::of(&placed).unwrap()), None, Some(cart.modified), None)
+        .await;
     assert_eq!(code(later.unwrap_err()), Code::RevisionConflict);
     // Users change the rest, and `create!` keeps where it lives.
     home.set(&ann(), &cart.point, vec![set("x", "1")], None).await.unwrap();
@@ -251,7 +253,8 @@ async fn assignments_are_made_by_the_mesh_alone() {
     let keys: Vec<_> = replaced.properties.keys().map(|key| key.as_str()).collect();
     assert_eq!(keys, ["epoch", "node", "nodes", "y"]);
     let moved = Assignment { nodes: nodes(&["desktop"]), epoch: Epoch(replaced.modified.0 + 1) };
-    let moved_to = home.assign(&ann(), &cart.point, Some(&moved), None, Some(replaced.modified), None).await.unwrap();
+    let moved_to =
+        home.assign(&ann(), &cart.point, Some(&moved), None, Some(replaced.modified), None).await.unwrap();
     assert_eq!(Assignment::of(&moved_to), Some(moved));
 }
 

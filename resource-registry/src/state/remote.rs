@@ -378,7 +378,9 @@ mod tests {
     async fn what_the_other_side_does_not_know_is_said_so() {
         let newer: crate::flaky::Handler = Arc::new(|_| {
             let folder = tempfile::tempdir().unwrap();
-            let service = StateService::new(MeshStates::Here(StateStore::open(folder.path().join("state.redb")).unwrap()));
+            let service = StateService::new(MeshStates::Here(
+                StateStore::open(folder.path().join("state.redb")).unwrap(),
+            ));
             let unknown = crate::exchange::framed(&[VERSION, 99]);
             async move { service.handle("edge-1".parse().unwrap(), unknown).await }.boxed()
         });
@@ -392,7 +394,8 @@ mod tests {
     #[tokio::test]
     async fn calls_that_are_none_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let service = StateService::new(MeshStates::Here(StateStore::open(folder.path().join("state.redb")).unwrap()));
+        let service =
+            StateService::new(MeshStates::Here(StateStore::open(folder.path().join("state.redb")).unwrap()));
         let from: NodeName = "edge-1".parse().unwrap();
         for request in
             [&[][..], &[VERSION], &[VERSION, 99], &[VERSION + 1, 2, 1, b'a'], &[VERSION, 2, 3, b'a']]

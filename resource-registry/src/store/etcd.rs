@@ -30,9 +30,9 @@ use self::client::{Client, Fault, Pager};
 use self::draft::{Answer, Work};
 use self::layout::{Head, Layout, MainRow, Unreadable, decode, end_of};
 use self::rpc::{KeyValue, RangeRequest};
+pub use self::states::{ETCD_STATE_BYTES_MAX, EtcdStates};
 use self::writer::{Job, LOG_ROWS, Waiting, Writer, batches_after, damaged, read_rows, reading};
 use super::feed::{Feed, Log};
-pub use self::states::{ETCD_STATE_BYTES_MAX, EtcdStates};
 use super::newest::Newest;
 use super::{
     Batch, Commit, Contact, Error, LeaseId, ReadAt, Reading, Record, Revisions, Snapshot, Store, Watch,

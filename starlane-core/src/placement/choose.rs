@@ -72,7 +72,9 @@ impl Placement {
     /// registry as home did.
     fn leaves_home(&self, mechtron: &Mechtron) -> bool {
         let is_lost = self.nodes.get(self.nodes.home()).is_some_and(|home| !home.answers());
-        is_lost && mechtron.durability == "mesh" && self.nodes.iter().any(|(_, node)| node.serves_the_registry())
+        is_lost
+            && mechtron.durability == "mesh"
+            && self.nodes.iter().any(|(_, node)| node.serves_the_registry())
     }
 
     /// Whether a mechtron may stay on a node, or come to it.

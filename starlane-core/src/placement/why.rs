@@ -189,13 +189,13 @@ impl Placement {
         let home = self.nodes.home();
         if at_home && self.nodes.get(home).is_some_and(|node| !node.answers()) {
             return match mechtron.durability.as_str() {
-                "mesh" => format!("`{home}` is lost; no other node that serves the registry is alive and free"),
+                "mesh" => {
+                    format!("`{home}` is lost; no other node that serves the registry is alive and free")
+                }
                 _ => format!("`{home}` is lost, and has its state"),
             };
         }
-        if at_home
-            || lives.iter().filter(on).count() >= mechtron.want
-        {
+        if at_home || lives.iter().filter(on).count() >= mechtron.want {
             return String::new();
         }
         if self.gathers.is_some() {

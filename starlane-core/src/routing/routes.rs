@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
     use crate::routing::{Cost, Edition};
-    use crate::{Generation, NodeName};
+    use crate::{Generation, NodeName, Role};
 
     fn cost(ms: u64) -> Cost {
         Cost::from_rtt(Duration::from_millis(ms))
