@@ -221,7 +221,7 @@ impl Node {
             Ids::new().map_err(|error| Problem::new(Code::Internal, format!("no randomness: {error}")))?;
         let ids = Arc::new(ids);
 
-        let states = StateStore::open(data.path().join("state.redb"))?;
+        let states = StateStore::open(data.path().join(registry_place::STATES))?;
         let is_first = known.registry == name;
         let listen = config.links.listen.or(authority.is_some().then_some(LinksConfig::LISTEN));
         let socket = links::bind(listen)?;

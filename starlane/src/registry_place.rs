@@ -13,6 +13,8 @@ use crate::data::DataFolder;
 
 /// The file of an embedded registry, in the data folder.
 pub(crate) const FILE: &str = "registry.redb";
+/// The file of the states of mechtrons, beside it.
+pub(crate) const STATES: &str = "state.redb";
 
 /// Where a registry is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -192,6 +192,18 @@ impl MeshStates {
         }
     }
 
+    /// The latest epoch that began or wrote, where the states are; from elsewhere, the one that wrote.
+    ///
+    /// # Errors
+    /// [`store::Error::Unreachable`], or the file's.
+    pub async fn begun(&self, point: &Point) -> Result<Option<Epoch>, Error> {
+        match self {
+            Self::Here(states) => states.begun(point),
+            Self::Etcd(states) => Ok(states.begun(point).await?),
+            Self::There(_) => Ok(self.get(point).await?.map(|(epoch, _)| epoch)),
+        }
+    }
+
     /// Forgets a state and its epoch; forgetting what is not there is no error.
     ///
     /// # Errors

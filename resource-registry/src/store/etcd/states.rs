@@ -82,8 +82,9 @@ impl EtcdStates {
             );
             return Err(Error::TooLarge(reason.into()));
         }
-        // It is most often as this process left it.
-        let known = self.known.lock().get(point).copied().unwrap_or(ABSENT);
+        // It is most often as this process left it. That it must be refused is believed of no memory.
+        let known =
+            self.known.lock().get(point).copied().filter(|known| known.begun <= epoch.0).unwrap_or(ABSENT);
         let row = Row { begun: epoch.0, written: Some(epoch.0), id: self.draw()?, state };
         self.write(point, known, epoch, row).await
     }
@@ -132,6 +133,14 @@ impl EtcdStates {
     pub async fn get(&self, point: &Point) -> Result<Option<(Epoch, Bytes)>, Error> {
         let (_, row) = self.look(point).await?;
         Ok(row.and_then(|row| Some((Epoch(row.written?), row.state))))
+    }
+
+    /// The latest epoch that began or wrote; `None` when none did.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], and [`Error::Corrupt`] when it cannot be read.
+    pub async fn begun(&self, point: &Point) -> Result<Option<Epoch>, Error> {
+        Ok(self.look(point).await?.1.map(|row| Epoch(row.begun)))
     }
 
     /// Forgets a state and its epoch; forgetting what is not there is no error.
