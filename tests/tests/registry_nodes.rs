@@ -194,6 +194,17 @@ fn one_of_two_registry_nodes_is_lost_and_the_mesh_goes_on() {
     });
     two.restart();
     edge.exec("delete mesh-test:after").ok();
+
+    // Shut out, it serves nothing any more, though it has the authority.
+    edge.run(["node", "revoke", "two", "--yes"]).ok();
+    two.kill();
+    let again = Command::new(binary())
+        .args(["serve", "--http", "127.0.0.1:0", "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data"])
+        .arg(two.data())
+        .env("NO_COLOR", "1")
+        .output();
+    let error = Answer::from(again.expect("the binary runs")).fails(4);
+    assert!(error.contains("shut out"), "{error}");
 }
 
 /// What a node says that does not start.
