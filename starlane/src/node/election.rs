@@ -359,8 +359,7 @@ mod tests {
                         }
                     }
                 }
-                for at in 0..nodes.len() {
-                    let node = &mut nodes[at];
+                for (at, node) in nodes.iter_mut().enumerate() {
                     if node.still > now {
                         continue;
                     }

@@ -233,7 +233,7 @@ impl Registries {
         let others = routes.members().iter().filter(|member| member.id != self.me);
         let serve = others.filter(|member| serves(&member.advert.name, member.advert.role, &self.home));
         let candidates: Vec<Candidate> = serve
-            .map(|member| Candidate { node: member.id, cost: member.route.map(|route| route.cost.into()) })
+            .map(|member| Candidate { node: member.id, cost: member.route.map(|route| route.cost) })
             .collect();
         self.nearby.lock().choose(&candidates, except, Instant::now())
     }
