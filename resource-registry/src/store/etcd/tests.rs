@@ -524,7 +524,8 @@ async fn a_state_whose_answer_was_lost_is_found_and_written_once() {
     let config = config(&etcd);
     let way = Way::to(etcd.member(0));
     let far = EtcdStore::open(way.config(&config)).unwrap().states();
-    let near = EtcdStore::open(config).unwrap().states();
+    let store = EtcdStore::open(config).unwrap();
+    let near = store.states();
     let cart = at("shop:cart");
     for round in 1..=5_u64 {
         let state = Bytes::from(round.to_string());
@@ -538,5 +539,9 @@ async fn a_state_whose_answer_was_lost_is_found_and_written_once() {
         }
         way.heal();
         written.await.unwrap().unwrap();
+        let Reader { client, layout, .. } = &*store.inner.reader;
+        let until = Instant::now() + Duration::from_secs(5);
+        let (row, _) = client.get(layout.state("shop:cart"), until).await.unwrap();
+        assert_eq!(row.unwrap().version as u64, round, "it was written again");
     }
 }
