@@ -24,6 +24,8 @@ pub(crate) enum Role {
     Relay,
     /// It only dials out, and carries nobody's traffic but its own.
     Leaf,
+    /// It is a relay, and serves the registry beside the first node of the mesh.
+    Registry,
 }
 
 /// What a resource is.

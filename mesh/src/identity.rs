@@ -1,12 +1,12 @@
 //! Who a node is, and who is a member beside it.
 //!
-//! A mesh has an [`Authority`], which the node of its registry keeps. It certifies the key of each member for a day, under
+//! A mesh has an [`Authority`], which the nodes of its registry keep. It certifies the key of each member for a day, under
 //! the member's name, generation and role. [`Identity`] is what a node is to others: it shows the certificate, verifies
 //! those of others, and renews its own by the same key. A node that has no certificate yet is a [`Newcomer`].
 //!
 //! All that a node keeps of itself lies in one folder: `node.key` (its private key, made there), `node.pem` (its
 //! certificate and the authorities that it trusts), `generation` (how often it was started), `revoked` (who was thrown
-//! out), and on the node of the registry `authority.pem`.
+//! out), and on the nodes of the registry `authority.pem`.
 
 mod adverts;
 mod authority;
@@ -208,6 +208,18 @@ impl Newcomer {
 }
 
 impl Identity {
+    /// As whom a folder was certified last; `None` when its node was never enrolled. Changes nothing there.
+    ///
+    /// # Errors
+    /// `Io`, `Broken`, `Refused`
+    pub fn certified_in(folder: &std::path::Path) -> Result<Option<Peer>, Error> {
+        let folder = Folder::open(folder)?;
+        let Some(text) = folder.read(CERTIFICATE_FILE)? else { return Ok(None) };
+        let certificates = pem::read(&text).unwrap_or_default();
+        let broken = || Error::Broken { path: folder.path(CERTIFICATE_FILE), why: "it holds no certificate" };
+        Ok(Some(Leaf::read(certificates.first().ok_or_else(broken)?)?.name.peer))
+    }
+
     /// The identity that a folder holds, one generation later than before; `None` when its node was never enrolled. The
     /// certificate may have ended.
     ///
@@ -341,6 +353,14 @@ impl Identity {
         drop(state);
         self.shared.changes.send_modify(|count| *count += 1);
         self.shared.folder.write(REVOKED_FILE, &text)
+    }
+
+    /// Keeps the mesh's authority beside the identity, as whoever has it tells it.
+    ///
+    /// # Errors
+    /// `Refused` when it is none that this node trusts, `Io`
+    pub(crate) fn keep_authority(&self, text: &str) -> Result<Authority, Error> {
+        Authority::take_over(&self.shared.folder, text, &self.trust())
     }
 
     /// Takes over a new certificate for the same key and name, and the authorities that are trusted from now on. It is

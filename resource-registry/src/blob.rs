@@ -9,7 +9,8 @@
 //! A blob is on disk before it is acknowledged: content is staged under `incoming/` while it is hashed, synced, then
 //! renamed to its name, and the folder is synced too (object_store does both, when asked).
 //!
-//! On a node that is not the registry's the store is a cache of that node's: see `upstream.rs`.
+//! On a node that is not the registry's the store is a cache of that node's: see `upstream.rs`. Where several nodes have
+//! the registry each keeps all content, and fetches what it lacks from the others in the same way.
 
 mod partial;
 mod service;
@@ -257,7 +258,9 @@ impl BlobStore {
         bytes_max: u64,
     ) -> Result<Blob, Error> {
         let blob = self.put_here(content, bytes_max).await?;
-        if let Some(cache) = &self.inner.cache {
+        if let Some(cache) = &self.inner.cache
+            && cache.pushes()
+        {
             self.push(cache, &blob).await?;
             self.added(cache, blob.bytes).await;
         }
@@ -363,6 +366,18 @@ impl BlobStore {
         self.get_here(blob, range).await
     }
 
+    /// Brings content here that is missing.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when nobody has it, [`Error::Unreachable`].
+    pub async fn bring(&self, blob: &Blob) -> Result<(), Error> {
+        match &self.inner.cache {
+            _ if self.contains(&blob.digest).await? => Ok(()),
+            Some(cache) => self.fetch(cache, blob).await,
+            None => Err(Error::NotFound(blob.digest)),
+        }
+    }
+
     /// Opens content of this store alone.
     async fn get_here(&self, blob: &Blob, range: Option<Range<u64>>) -> Result<(ContentStream, u64), Error> {
         let Blob { digest, bytes: total } = *blob;
@@ -446,7 +461,7 @@ impl BlobStore {
 
     /// Removes what `keep` does not want and what was last stored longer than `grace` ago, and what interrupted writes
     /// left behind before that. `grace` must be longer than any publishing or writing takes, since content is stored
-    /// before it is referred to. A cache needs no sweep: it keeps to its bound by itself, see [`CacheConfig`].
+    /// before it is referred to. A cache that pushes needs no sweep: it keeps to its bound by itself, see [`CacheConfig`].
     ///
     /// # Errors
     /// When the store cannot be listed or changed. What was removed until then is removed.

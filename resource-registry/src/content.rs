@@ -52,7 +52,7 @@ pub(crate) fn written(time: Timestamp) -> Value {
 }
 
 /// The content that a resource names; `None` when it names none, as a directory.
-pub(crate) fn blob_of(resource: &Resource) -> Option<Blob> {
+pub fn blob_of(resource: &Resource) -> Option<Blob> {
     let digest = resource.property("digest")?.as_text()?.parse().ok()?;
     Some(Blob { digest, bytes: whole_number(resource, "size")? })
 }

@@ -126,8 +126,10 @@ impl<'a> Draft<'a> {
 
     /// Checks what must hold, now and when it is committed.
     pub(crate) fn provide(&mut self, provided: &Provided) -> Result<(), Error> {
-        let (Provided::Absent(point) | Provided::MadeBy(point, _)) = provided;
+        let (Provided::Absent(point) | Provided::MadeBy(point, _) | Provided::At(point, _)) = provided;
         match (provided, self.view.get(point)) {
+            // Changing it will expect so too.
+            (Provided::At(_, expected), _) => self.expect(point, Some(*expected))?,
             // Making it will expect so too.
             (Provided::Absent(_), None) => {}
             (Provided::Absent(_), Some(there)) => {

@@ -31,7 +31,7 @@ mod watch;
 
 pub use archive::Limits;
 pub use blob::{BlobService, BlobStore, CacheConfig};
-pub use content::{CONTENT_KEYS, named_blobs};
+pub use content::{CONTENT_KEYS, blob_of, named_blobs};
 pub use error::Error;
 pub use exchange::CALL_BYTES_MAX;
 pub use registry::{

@@ -1,7 +1,7 @@
 //! The state of mechtrons: one durable value a point, guarded by the epoch under which it was written.
 //!
 //! A node keeps the states of its own mechtrons in a file; those that survive the loss of their node are in a file of the
-//! registry's node, which [`MeshStates`] reaches from any node.
+//! registry's node, or in the etcd of the registry, which [`MeshStates`] reaches from any node.
 
 mod remote;
 

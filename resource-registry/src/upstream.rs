@@ -8,7 +8,7 @@ use starlane_core::{Code, Refusal};
 
 use crate::store;
 
-/// The way to one service of the registry's node.
+/// The way to one service of a node of the registry.
 pub trait Upstream: Send + Sync + 'static {
     /// Sends a request of at most [`crate::CALL_BYTES_MAX`] bytes, when called and not when polled, and tells its one
     /// outcome after `timeout` at the latest. Never runs a request twice. Dropping the future may cancel the request.
@@ -16,6 +16,12 @@ pub trait Upstream: Send + Sync + 'static {
     /// # Errors
     /// At once when the node is out of reach.
     fn call(&self, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, Unanswered>>;
+
+    /// Asks another node from the next call on, since the one that was asked does not have what it was asked for. `false`
+    /// when there is none that was not turned to since a call was answered by what it was asked for.
+    fn turn(&self) -> bool {
+        false
+    }
 }
 
 /// How a call ends without an answer.

@@ -99,7 +99,7 @@ fn across(bytes: u64) -> u64 {
         runtime.block_on(async {
             let home = BlobStore::open(folder.path().join("home")).await.unwrap();
             let upstream = Arc::new(Beside(BlobService::new(home.clone())));
-            let config = CacheConfig { bytes_max: u64::MAX };
+            let config = CacheConfig { bytes_max: u64::MAX, ..CacheConfig::default() };
             let edge = BlobStore::open_cache(folder.path().join("edge"), upstream, config).await.unwrap();
             let blob = home.put(pieces(1 << 60), bytes).await.unwrap();
             let started = Instant::now();

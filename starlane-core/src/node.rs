@@ -37,6 +37,8 @@ pub enum Role {
     Relay,
     /// It only dials out, and carries nobody's traffic but its own.
     Leaf,
+    /// It is a relay, and serves the registry beside the first node of the mesh: it knows the mesh's authority.
+    Registry,
 }
 
 impl Role {
@@ -45,7 +47,13 @@ impl Role {
         match self {
             Role::Relay => "relay",
             Role::Leaf => "leaf",
+            Role::Registry => "registry",
         }
+    }
+
+    /// Whether it can be dialled, and carries others' traffic.
+    pub fn relays(self) -> bool {
+        matches!(self, Role::Relay | Role::Registry)
     }
 }
 
@@ -57,7 +65,7 @@ impl fmt::Display for Role {
 
 /// A text that is no role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a role of nodes: `relay` or `leaf`")]
+#[error("`{0}` is not a role of nodes: `relay`, `leaf` or `registry`")]
 pub struct RoleError(String);
 
 impl FromStr for Role {
@@ -67,6 +75,7 @@ impl FromStr for Role {
         match text {
             "relay" => Ok(Role::Relay),
             "leaf" => Ok(Role::Leaf),
+            "registry" => Ok(Role::Registry),
             _ => Err(RoleError(crate::cursor::shorten(text))),
         }
     }

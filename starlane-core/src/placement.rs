@@ -9,8 +9,9 @@
 //! that begins assigns nothing for [`Config::gather`], unless all nodes are heard before: else the first to be heard would
 //! get everything.
 //!
-//! **Place.** A mechtron with neither `place` nor `replicas` lives on the registry's node and is never assigned. Any other is
-//! assigned to the living nodes that match, fewest mechtrons first, and stays there while it can. When none
+//! **Place.** A mechtron with neither `place` nor `replicas` lives on the first node of the registry, home, and is not assigned:
+//! unless home is lost, its state is kept in the mesh, and other nodes serve the registry too; then it goes to one of those.
+//! Any other is assigned to the living nodes that match, fewest mechtrons first, and stays there while it can. When none
 //! matches it stays assigned where it was, and waits.
 //!
 //! **Epochs.** Each assignment has an epoch, one more than the revision of the resource that it was decided on. It is
@@ -284,7 +285,7 @@ impl Mechtron {
 }
 
 impl Placement {
-    /// Begins as the leader on the node `home`, which is the registry's.
+    /// Begins as the leader on the node `home`, which is the first of the registry.
     pub fn new(config: Config, home: NodeName, now: Instant) -> Self {
         Self {
             nodes: Nodes::new(home, config.ttl),
@@ -303,6 +304,13 @@ impl Placement {
             gathers: None,
             actions: VecDeque::new(),
         }
+    }
+
+    /// The leader is on another node than home: a later node of a registry that several serve.
+    #[must_use]
+    pub fn led_by(mut self, leader: NodeName) -> Self {
+        self.nodes.set_leader(leader);
+        self
     }
 
     /// Returns the next side effect, until `None`.
@@ -530,6 +538,10 @@ impl Placement {
     fn node_changed(&mut self, name: &NodeName) {
         self.tell_status(name);
         self.due.extend(self.touches.get(name).into_iter().flatten().cloned());
+        if name == self.nodes.home() && name != self.nodes.leader() {
+            let at_home = self.mechtrons.iter().filter(|(_, mechtron)| mechtron.lives == Lives::AtHome);
+            self.due.extend(at_home.map(|(point, _)| point.clone()));
+        }
         self.due.extend(self.wanting.iter().cloned());
     }
 
@@ -820,7 +832,8 @@ impl Placement {
         let Some(mechtron) = self.mechtrons.get(point) else { return };
         let lives = mechtron.assigned(self.nodes.home());
         let life = |name: &NodeName| self.nodes.get(name).filter(|node| node.answers()).map(|node| node.life);
-        let at_home = mechtron.lives == Lives::AtHome;
+        let at_home =
+            mechtron.lives == Lives::AtHome && self.nodes.get(self.nodes.home()).is_none_or(Node::answers);
         let acts = at_home || lives.iter().any(|name| life(name) == Some(Life::Alive));
         let in_doubt = lives.iter().any(|name| life(name) == Some(Life::Doubt))
             || self.nodes.iter().any(|(_, node)| node.life == Life::Doubt);

@@ -5,11 +5,14 @@
 //!
 //! | file | gives |
 //! |---|---|
-//! | `membership.rs` | who the node is: the first of a mesh, or a member |
+//! | `membership.rs` | who the node is: the first of a mesh, another of its registry, or a member |
 //! | `links.rs` | the links to other nodes, and what arrives over them |
 //! | `services.rs` | what nodes ask each other, and how it is written |
 //! | `members.rs`, `tokens.rs` | who may join, by what the registry has |
-//! | `leader.rs` | the loop that decides where mechtrons live, on the registry's node |
+//! | `leader.rs` | the loop that decides where mechtrons live, on a node of the registry |
+//! | `leadership.rs`, `election.rs` | which node of the registry leads |
+//! | `nearby.rs` | which node of the registry is asked |
+//! | `copies.rs` | content that other nodes of the registry have |
 //! | `installs.rs` | which installs nobody goes on with |
 //! | `hosting.rs` | the mechtrons of this node, as the leader and other nodes ask for them |
 //! | `homes.rs` | where mechtrons live, as this node knows it |
@@ -30,7 +33,9 @@
 
 mod artifacts;
 mod commands;
+mod copies;
 mod dead_letters;
+mod election;
 mod follow;
 mod fresh;
 mod gather;
@@ -42,11 +47,13 @@ mod ids;
 mod installs;
 mod keeping;
 mod leader;
+mod leadership;
 mod links;
 mod members;
 mod membership;
 mod mesh;
 mod metrics;
+mod nearby;
 mod outside;
 mod provision;
 mod reach;
@@ -70,7 +77,7 @@ use ::mesh::join::{Config as DeskConfig, Enrolment};
 use gateway::shapes::Info;
 use gateway::{Addresses, BindError, Doors, Protection};
 use mechtron_host::Host;
-use resource_registry::store::{RemoteConfig, RemoteStore};
+use resource_registry::store::{EtcdStore, RemoteConfig, RemoteStore};
 use resource_registry::{
     Backing, BlobService, BlobStore, CacheConfig, Clock, MeshStates, Registry, RemoteStates, StateService,
     StateStore,
@@ -79,7 +86,7 @@ use starlane_core::{Agent, Code, Key, NodeName, Problem, Role, Status};
 use tokio::sync::watch;
 
 use crate::data::{DataFolder, FolderLock, Running};
-use crate::registry_place::{self, Place};
+use crate::registry_place::{self, Opened, Opener, Place};
 use artifacts::Artifacts;
 use commands::Commands;
 use dead_letters::DeadLetters;
@@ -88,6 +95,7 @@ use hosting::Hosting;
 use ids::Ids;
 use keeping::Keeping;
 use leader::Leader;
+use leadership::Leadership;
 use links::{Arrivals, Links, Receivers, Services};
 use members::Members;
 use membership::Membership;
@@ -125,7 +133,7 @@ pub struct Config {
     pub protection: Protection,
     /// How it is linked to other nodes.
     pub links: LinksConfig,
-    /// Where the registry is kept, on the first node of a mesh. When absent: where it was told before, or in the folder.
+    /// Where the registry is kept, on a node that has it. When absent: where it was told before, or in the folder.
     pub registry: Option<Place>,
     /// How many threads run mechtrons.
     pub shards: usize,
@@ -134,8 +142,7 @@ pub struct Config {
 /// How a node is linked to others.
 #[derive(Debug, Clone, Default)]
 pub struct LinksConfig {
-    /// Where links are accepted (UDP). When absent: [`LinksConfig::LISTEN`] for the first node of a mesh, and nowhere for
-    /// one that joined.
+    /// Where links are accepted (UDP). When absent: [`LinksConfig::LISTEN`] for nodes of the registry, and nowhere for others.
     pub listen: Option<SocketAddr>,
     /// What others shall dial, as `HOST:PORT`; where it listens when absent.
     pub advertise: Option<String>,
@@ -146,7 +153,7 @@ pub struct LinksConfig {
 }
 
 impl LinksConfig {
-    /// Where the first node of a mesh accepts links unless told otherwise.
+    /// Where a node of the registry accepts links unless told otherwise.
     pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 4343));
 }
 
@@ -178,6 +185,8 @@ pub struct Node {
     links: Links,
     arrivals: Arc<Arrivals>,
     serving: Serving,
+    /// On the nodes of a registry in etcd.
+    leadership: Option<Leadership>,
     /// Why the node must stop, when it must.
     over: watch::Receiver<Option<Problem>>,
     _lock: FolderLock,
@@ -212,8 +221,8 @@ impl Node {
             Ids::new().map_err(|error| Problem::new(Code::Internal, format!("no randomness: {error}")))?;
         let ids = Arc::new(ids);
 
-        let states = StateStore::open(data.path().join("state.redb"))?;
-        let homes = Homes::new(name.clone(), known.registry.clone());
+        let states = StateStore::open(data.path().join(registry_place::STATES))?;
+        let is_first = known.registry == name;
         let listen = config.links.listen.or(authority.is_some().then_some(LinksConfig::LISTEN));
         let socket = links::bind(listen)?;
         let listen = listen.and(socket.local_addr().ok());
@@ -221,30 +230,43 @@ impl Node {
         let own = match &authority {
             Some(authority) => {
                 let mesh = identity.cluster().to_string();
-                let backing = registry_place::open(&data, config.registry.clone(), &mesh).await?;
+                let opener = if is_first { Opener::First } else { Opener::Later };
+                let Opened { backing, etcd } =
+                    registry_place::open(&data, config.registry.clone(), &mesh, opener).await?;
                 let kept = resource_registry::Config::on(backing, now.clone());
                 let registry = Registry::connect(kept).await?;
-                genesis::ensure(&registry, &by).await?;
+                match opener {
+                    Opener::First => genesis::ensure(&registry, &by).await?,
+                    Opener::Later => members::check_known(&registry, &name, identity.key()).await?,
+                }
+                if etcd.is_none() {
+                    members::check_alone(&registry, &name)?;
+                }
                 let tokens = RegistryTokens::new(registry.clone(), by.clone(), authority.pin());
                 let addresses = address.clone().into_iter().collect();
-                let members = Members::new(registry.clone(), by.clone(), name.clone(), addresses);
+                let members = Members::new(registry.clone(), by.clone(), known.registry.clone(), addresses);
                 let deciding = members.deciding();
                 let desk = Enrolment::new(identity.clone(), authority.clone(), tokens.clone(), members);
                 let desk = ::mesh::join::Service::new(DeskConfig::default(), identity.clone(), desk);
                 tokio::spawn(heart::renew_own(identity.clone(), authority.clone()));
-                Some(Own { registry, tokens, desk, deciding })
+                Some(Own { registry, etcd, tokens, desk, deciding })
             }
             None if config.registry.is_some() => {
                 let problem =
-                    Problem::new(Code::Usage, "this node joins a mesh, whose first node keeps the registry");
-                return Err(problem.help("start it without `--registry`"));
+                    Problem::new(Code::Usage, "this node joined a mesh whose registry it does not serve");
+                return Err(problem.help(
+                    "start it without `--registry`; one that shall serve it joins with a token of \
+                     `starlane token --role registry`",
+                ));
             }
             None => None,
         };
+        let led_here = own.as_ref().is_some_and(|own| own.etcd.is_none());
+        let homes = Homes::new(name.clone(), known.registry.clone(), led_here);
         let arrivals = Arrivals::new();
         let start = links::Start {
             identity: identity.clone(),
-            registry: known.registry.clone(),
+            home: known.registry.clone(),
             socket,
             desk: own.as_ref().map(|own| own.desk.clone()),
             labels: config.labels.iter().map(|(key, value)| (key.to_string(), value.clone())).collect(),
@@ -256,8 +278,14 @@ impl Node {
 
         let (end, over) = watch::channel(None);
         let end = Arc::new(end);
+        let blobs = data.path().join("blobs");
         let (registry, blobs) = match &own {
-            Some(own) => (own.registry.clone(), BlobStore::open(data.path().join("blobs")).await?),
+            Some(own) if own.etcd.is_none() => (own.registry.clone(), BlobStore::open(blobs).await?),
+            Some(own) => {
+                end_when(&end, heart::shut_out(identity.clone()));
+                let way = links.way(services::BLOBS);
+                (own.registry.clone(), BlobStore::open_cache(blobs, way, CacheConfig::BESIDE).await?)
+            }
             None => {
                 end_when(&end, heart::renew(identity.clone(), links.clone()));
                 let registry = tokio::select! {
@@ -265,7 +293,6 @@ impl Node {
                     problem = is_over(over.clone()) => return Err(problem),
                 };
                 let way = links.way(services::BLOBS);
-                let blobs = data.path().join("blobs");
                 (registry, BlobStore::open_cache(blobs, way, CacheConfig::default()).await?)
             }
         };
@@ -281,16 +308,17 @@ impl Node {
             if own.is_some() {
                 return Err(error.into());
             }
-            tracing::warn!(node = %links.registry, "waits until the registry takes this node: {error}");
+            tracing::warn!("waits until the registry takes this node: {error}");
             tokio::time::sleep(heart::wait_before(attempt)).await;
             attempt += 1;
         }
 
         let mesh_states = match &own {
+            Some(Own { etcd: Some(etcd), .. }) => MeshStates::Etcd(etcd.states()),
             Some(_) => MeshStates::Here(states.clone()),
             None => MeshStates::There(RemoteStates::new(links.way(services::STATES))),
         };
-        let keeping = Keeping::new(states.clone(), mesh_states);
+        let keeping = Keeping::new(states, mesh_states.clone());
         let dead = DeadLetters::new(registry.clone(), name.clone());
         let (surroundings, statuses) =
             Surroundings::new(registry.clone(), homes.clone(), keeping.clone(), dead.clone());
@@ -324,9 +352,11 @@ impl Node {
             Hosting::new(host.clone(), homes.clone(), registry.clone(), keeping.clone(), dead.clone());
         tokio::spawn(outside::write_statuses(surroundings.clone(), by.clone(), statuses));
 
+        let mut leadership = None;
         let leader = match own {
-            Some(Own { tokens, desk, deciding, .. }) => {
+            Some(Own { etcd, tokens, desk, deciding, .. }) => {
                 let parts = leader::Parts {
+                    shared: etcd.is_some(),
                     registry: registry.clone(),
                     by: by.clone(),
                     identity: identity.clone(),
@@ -334,19 +364,39 @@ impl Node {
                     address: address.clone(),
                     deciding,
                 };
-                let (leader, inbox) = Leader::new(parts);
+                let leader = Leader::new(parts);
                 arrivals.set_services(Services {
+                    registry: registry.clone(),
                     store: registry.serve(),
                     blobs: BlobService::new(blobs.clone()),
-                    states: StateService::new(states),
+                    blobs_beside: BlobService::beside(blobs.clone()),
+                    states: StateService::new(mesh_states),
                     desk,
                     leader: leader.clone(),
                 });
-                provision.recover(&by).await?;
-                blobs.sweep(resource_registry::named_blobs(&registry)?, BLOB_GRACE).await?;
-                let lead = leader.clone().lead(inbox, links.clone(), hosting.clone(), provision.clone());
                 log_end("dead services", serving.clone().forget_the_dead());
-                log_end("placement", lead);
+                blobs.sweep(resource_registry::named_blobs(&registry)?, BLOB_GRACE).await?;
+                let (links, hosting) = (links.clone(), hosting.clone());
+                let (leads, install) = (leader.clone(), provision.clone());
+                let lead = move |provided| {
+                    leads.clone().lead(provided, links.clone(), hosting.clone(), install.clone())
+                };
+                if etcd.is_none() {
+                    provision.recover(&by).await?;
+                    log_end("placement", lead(None));
+                } else {
+                    log_end("content", copies::keep_up(registry.clone(), blobs.clone()));
+                    let lead = move |mandate| {
+                        let term = lead(leadership::provided(mandate));
+                        async move {
+                            if let Err(problem) = term.await {
+                                tracing::error!("placement is not followed any more: {problem}");
+                            }
+                        }
+                    };
+                    let elected = Leadership::begin(registry.clone(), by.clone(), name.clone(), lead)?;
+                    leadership = Some(elected);
+                }
                 Some(leader)
             }
             None => None,
@@ -370,6 +420,7 @@ impl Node {
         log_end("mechtrons", hosting.follow(provision.clone()));
         let heart = heart::Heart {
             links: links.clone(),
+            registry: registry.clone(),
             leader: leader.clone(),
             homes: homes.clone(),
             host: host.clone(),
@@ -380,7 +431,14 @@ impl Node {
         tokio::spawn(heart::heed_lease(homes.clone(), host.clone(), registry.clone()));
         end_when(&end, heart::replaced(links.clone()));
 
-        let reach = Reach { leader, links: links.clone(), homes, host: host.clone(), dead };
+        let reach = Reach {
+            leader,
+            registry: registry.clone(),
+            links: links.clone(),
+            homes,
+            host: host.clone(),
+            dead,
+        };
         let commands = Commands::new(
             registry.clone(),
             blobs.clone(),
@@ -431,7 +489,20 @@ impl Node {
             certificate,
         })
         .map_err(io("node.json"))?;
-        Ok(Self { name, data, doors, addresses, listen, host, links, arrivals, serving, over, _lock: lock })
+        Ok(Self {
+            name,
+            data,
+            doors,
+            addresses,
+            listen,
+            host,
+            links,
+            arrivals,
+            serving,
+            leadership,
+            over,
+            _lock: lock,
+        })
     }
 
     /// What it is called in the mesh.
@@ -465,6 +536,9 @@ impl Node {
         self.serving.leave().await;
         self.host.drain(DRAIN_TIMEOUT).await;
         self.arrivals.settle(DRAIN_TIMEOUT).await;
+        if let Some(leadership) = &self.leadership {
+            leadership.resign().await;
+        }
         self.links.handle.stop().await;
         self.arrivals.close();
         if let Err(error) = self.data.clear_running() {
@@ -497,9 +571,11 @@ async fn is_over(mut over: watch::Receiver<Option<Problem>>) -> Problem {
     std::future::pending().await
 }
 
-/// What the node of the registry has, and no other.
+/// What a node of the registry has, and no other.
 struct Own {
     registry: Registry,
+    /// What the registry is kept in, when that is an etcd, so that several nodes can have it.
+    etcd: Option<EtcdStore>,
     tokens: RegistryTokens,
     desk: links::RegistryDesk,
     deciding: Arc<tokio::sync::Mutex<()>>,
@@ -509,15 +585,13 @@ struct Own {
 async fn connect(links: &Links, now: &Clock) -> Registry {
     let mut attempt = 0;
     // The first link takes a moment; when it takes longer, whoever waits is told why.
-    let mut routes = links.map.watch();
-    let found = routes.wait_for(|routes| routes.next_hop(links.registry.id()).is_some());
-    _ = tokio::time::timeout(FIRST_LINK, found).await;
+    _ = tokio::time::timeout(FIRST_LINK, links.reach_registry()).await;
     loop {
         let store = RemoteStore::new(links.way(services::STORE), RemoteConfig::default());
         let config = resource_registry::Config::on(Backing::Store(Arc::new(store)), now.clone());
         match Registry::connect(config).await {
             Ok(registry) => return registry,
-            Err(error) => tracing::warn!(node = %links.registry, "waits for the registry: {error}"),
+            Err(error) => tracing::warn!("waits for the registry: {error}"),
         }
         tokio::time::sleep(heart::wait_before(attempt)).await;
         attempt += 1;

@@ -13,6 +13,8 @@ use crate::data::DataFolder;
 
 /// The file of an embedded registry, in the data folder.
 pub(crate) const FILE: &str = "registry.redb";
+/// The file of the states of mechtrons, beside it.
+pub(crate) const STATES: &str = "state.redb";
 
 /// Where a registry is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +47,30 @@ impl fmt::Display for Place {
     }
 }
 
+/// A registry that was opened where it is kept.
+pub(crate) struct Opened {
+    pub(crate) backing: Backing,
+    /// The same, when it is in an etcd, so that several nodes can have it.
+    pub(crate) etcd: Option<EtcdStore>,
+}
+
+/// Who opens a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opener {
+    /// The first node of a mesh: it makes the registry.
+    First,
+    /// A later one, which serves the same registry.
+    Later,
+}
+
 /// Opens the registry of a mesh where it was told to be, or else where it was told the last time. Never begins an empty one
-/// in one place while there is one in the other.
-pub(crate) async fn open(data: &DataFolder, told: Option<Place>, mesh: &str) -> Result<Backing, Problem> {
+/// in one place while there is one in the other, nor on a node that is not the first.
+pub(crate) async fn open(
+    data: &DataFolder,
+    told: Option<Place>,
+    mesh: &str,
+    opener: Opener,
+) -> Result<Opened, Problem> {
     let io = |error: std::io::Error| {
         Problem::new(
             Code::StoreUnavailable,
@@ -60,23 +83,37 @@ pub(crate) async fn open(data: &DataFolder, told: Option<Place>, mesh: &str) -> 
     };
     let place = told.unwrap_or_else(|| known.clone());
     let file = data.path().join(FILE);
-    let backing = match &place {
+    let opened = match &place {
+        Place::Embedded if opener == Opener::Later => {
+            let detail = "this node serves the registry beside others, and was not told where that is";
+            return Err(Problem::new(Code::Usage, detail).help(
+                "name the etcd that the others name: `starlane serve --registry etcd://HOST:PORT/PREFIX`",
+            ));
+        }
         Place::Embedded if known != Place::Embedded && !file.exists() => {
             return Err(elsewhere(&known, &file));
         }
-        Place::Embedded => Backing::File(file.clone()),
+        Place::Embedded => Opened { backing: Backing::File(file.clone()), etcd: None },
         Place::Etcd(address) => {
             let store = open_etcd(address, Some(mesh.to_owned())).await?;
-            if store.revisions().newest == Revision(0) && known == Place::Embedded && file.exists() {
+            let empty = store.revisions().newest == Revision(0);
+            if empty && opener == Opener::Later {
+                return Err(Problem::new(
+                    Code::NotFound,
+                    format!("the registry of this mesh is not in {address}"),
+                )
+                .help("name the etcd and the prefix that the other nodes of the registry name"));
+            }
+            if empty && known == Place::Embedded && file.exists() {
                 return Err(here(&file, address));
             }
-            Backing::Store(Arc::new(store))
+            Opened { backing: Backing::Store(Arc::new(store.clone())), etcd: Some(store) }
         }
     };
     if place != known {
         data.set_registry_place(&place.to_string()).map_err(io)?;
     }
-    Ok(backing)
+    Ok(opened)
 }
 
 /// Opens a store in etcd, which waits for it.
@@ -126,7 +163,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataFolder::at(folder.path());
         data.set_registry_place("etcd://a:1/mesh").unwrap();
-        let Err(problem) = open(&data, Some(Place::Embedded), "mesh").await else { panic!("it was opened") };
+        let Err(problem) = open(&data, Some(Place::Embedded), "mesh", Opener::First).await else {
+            panic!("it was opened")
+        };
         assert!(problem.help.unwrap().contains("migrate --from etcd://a:1/mesh --to"));
         assert_eq!(data.registry_place().unwrap().as_deref(), Some("etcd://a:1/mesh"), "nothing changed");
     }

@@ -252,7 +252,7 @@ pub fn hold(duration: Duration) {
 }
 
 /// An address on loopback that was free a moment ago.
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     socket.local_addr().expect("it has an address")
 }

@@ -26,7 +26,7 @@ const DAY: u64 = 24 * 60 * 60;
 /// The end of the year 9999, which is the last that a certificate can name.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// The authority of a mesh, made at its first start and kept by the node of its registry. A clone is the same authority.
+/// The authority of a mesh, made at its first start and kept by the nodes of its registry. A clone is the same authority.
 ///
 /// All of it is the file `authority.pem`, which only its owner may read: a copy of the file is a backup, and whoever has
 /// a copy can make members.
@@ -91,6 +91,26 @@ impl Authority {
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
         Ok(Self { inner: Arc::new(Inner { issuer, root, trust, issued: AtomicU64::new(0) }) })
+    }
+
+    /// The authority as it is handed to another node of the registry, and kept there: with its private key.
+    pub(crate) fn hand_over(&self) -> String {
+        self.inner.issuer.key().serialize_pem() + &pem::print(self.trust().certificates())
+    }
+
+    /// Keeps an authority that was handed over, when it is one of those that are trusted already.
+    ///
+    /// # Errors
+    /// `Refused`, `Io`
+    pub(super) fn take_over(folder: &Folder, text: &str, trust: &Trust) -> Result<Self, Error> {
+        let key = KeyPair::from_pem(text).map_err(|_| super::Refused::Unreadable)?;
+        let certificates = pem::read(text).ok_or(super::Refused::Unreadable)?;
+        let authority = Self::new(key, certificates)?;
+        if authority.trust().fingerprint() != trust.fingerprint() {
+            return Err(super::Refused::Untrusted.into());
+        }
+        folder.write(FILE, &authority.hand_over())?;
+        Ok(authority)
     }
 
     /// Which mesh it is the authority of.

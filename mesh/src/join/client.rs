@@ -13,9 +13,10 @@ use tokio::time::timeout;
 
 use super::service::{BUSY, DONE, certificates};
 use super::wire::ANSWER_BYTES_MAX;
-use super::{Answer, Contact, Join, JoinError, Renew, Request};
+use super::{Answer, Contact, Handover, Join, JoinError, Renew, Request};
 use crate::identity::{
-    self, Ended, Identity, Leaf, Newcomer, Refused, Revocations, Trust, UnixSeconds, member, newcomer, pinned,
+    self, Authority, Ended, Identity, Leaf, Newcomer, Refused, Revocations, Trust, UnixSeconds, member,
+    newcomer, pinned,
 };
 use crate::token::Token;
 use crate::{Credentials, Peer};
@@ -108,6 +109,7 @@ pub async fn join(
     let (_, pinned) = pinned(&shown, token.pin(), now()).map_err(wrong)?;
     match answer {
         Answer::Refused(refusal) => Err(JoinError::of_refusal(refusal, address, &wish.name)),
+        Answer::Authority(_) => Err(JoinError::NotUnderstood { address }),
         Answer::Member { certificate, trust, contacts } => {
             let certificate = CertificateDer::from(certificate);
             let (leaf, trust) = check(&certificate, trust, &pinned, now()).map_err(wrong)?;
@@ -140,6 +142,37 @@ pub async fn renew(
     take_over(answer, address, identity).await
 }
 
+/// Asks a node for the authority of its mesh, and keeps it beside the identity. It is believed when its key is that of an
+/// authority that the member trusts already.
+///
+/// # Errors
+/// Why it is not told; [`JoinError::CertificateRefused`] to a member whose certificate does not say that it serves the
+/// registry, and [`JoinError::OutOfReach`] by a node that does not have it.
+pub async fn authority(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    identity: &Identity,
+) -> Result<Authority, JoinError> {
+    let (_, answer) = ask(endpoint, address, identity.renewal(), &Request::Authority)
+        .await
+        .map_err(|failure| failure.into_error(address, None))?;
+    match answer {
+        Answer::Authority(Handover(text)) => {
+            let identity = identity.clone();
+            let keep = move || identity.keep_authority(&text);
+            match tokio::task::spawn_blocking(keep).await {
+                Ok(Ok(authority)) => Ok(authority),
+                Ok(Err(identity::Error::Refused(why))) => Err(JoinError::WrongAnswer { address, why }),
+                Ok(Err(error)) => Err(error.into()),
+                // The runtime ends.
+                Err(_) => Err(JoinError::Lost { address }),
+            }
+        }
+        Answer::Refused(refusal) => Err(JoinError::of_refusal(refusal, address, &identity.me().name)),
+        Answer::Member { .. } => Err(JoinError::NotUnderstood { address }),
+    }
+}
+
 /// What a member asks to stay one.
 pub(super) fn renewal(identity: &Identity) -> Result<Request, JoinError> {
     Ok(Request::Renew(Renew {
@@ -157,6 +190,7 @@ pub(super) async fn take_over(
 ) -> Result<Vec<Contact>, JoinError> {
     match answer {
         Answer::Refused(refusal) => Err(JoinError::of_refusal(refusal, address, &identity.me().name)),
+        Answer::Authority(_) => Err(JoinError::NotUnderstood { address }),
         Answer::Member { certificate, trust, contacts } => {
             let wrong = |why| JoinError::WrongAnswer { address, why };
             let trust = Trust::new(trust.into_iter().map(CertificateDer::from).collect()).map_err(wrong)?;

@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use starlane_core::{Generation, Key, NodeName, Role};
 
 use super::wire::fit;
-use super::{Answer, Contact, Join, Refusal, Renew, Request};
+use super::{Answer, Contact, Handover, Join, Refusal, Renew, Request};
 use crate::Peer;
 use crate::identity::{Authority, Ended, Fingerprint, Identity, Refused};
 use crate::token::{Asked, Found, OutOfReach, TokenRefused, Tokens, check};
@@ -16,6 +16,11 @@ use crate::token::{Asked, Found, OutOfReach, TokenRefused, Tokens, check};
 pub trait Desk: Send + Sync + 'static {
     /// Answers one.
     fn answer(&self, request: Request) -> impl Future<Output = Answer> + Send;
+
+    /// The authority, for a member that may know it; `None` where it is not.
+    fn authority(&self) -> Option<Handover> {
+        None
+    }
 }
 
 /// A node that is about to become a member, or to stay one.
@@ -202,11 +207,17 @@ impl<T: Tokens, A: Admission> Desk for Enrolment<T, A> {
         let answer = match request {
             Request::Join(join) => self.join(join).await,
             Request::Renew(renew) => self.renew(renew).await,
+            // It is told to who asks itself, and never over links, where others could read it.
+            Request::Authority => Err(Refusal::CertificateRefused),
         };
         answer.unwrap_or_else(|refusal| {
             tracing::info!(?refusal, "a node is not certified");
             Answer::Refused(refusal)
         })
+    }
+
+    fn authority(&self) -> Option<Handover> {
+        Some(Handover(self.authority.hand_over()))
     }
 }
 

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, VarInt};
 use rustls::pki_types::CertificateDer;
-use starlane_core::{Code, NodeName};
+use starlane_core::{Code, NodeName, Role};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::rates::Rates;
 use super::wire::REQUEST_BYTES_MAX;
 use super::{Answer, Desk, Refusal, Request};
-use crate::identity::Ended;
+use crate::identity::{Ended, Refused};
 use crate::{Identity, OnJoin};
 
 /// With this code a connection is closed when all is said.
@@ -168,6 +168,22 @@ impl<D: Desk> Inner<D> {
         Ok(())
     }
 
+    /// Tells the authority to a member that serves the registry. That it has the key of what it showed, the handshake proved.
+    fn hand_over(&self, shown: &[CertificateDer<'static>]) -> Answer {
+        let leaf = match self.identity.shared().member(shown, Ended::Refused) {
+            Ok(leaf) if leaf.name.peer.role == Role::Registry => leaf,
+            Err(Refused::Revoked) => return Answer::Refused(Refusal::Revoked),
+            Ok(_) | Err(_) => return Answer::Refused(Refusal::CertificateRefused),
+        };
+        match self.desk.authority() {
+            Some(authority) => {
+                tracing::info!(name = %leaf.name.peer.name, "a node that serves the registry is told the authority");
+                Answer::Authority(authority)
+            }
+            None => Answer::Refused(Refusal::OutOfReach),
+        }
+    }
+
     async fn answer(&self, bytes: &[u8], shown: &[CertificateDer<'static>]) -> Answer {
         match Request::decode(bytes) {
             Err(_) => Answer::Refused(Refusal::Malformed),
@@ -177,6 +193,7 @@ impl<D: Desk> Inner<D> {
             {
                 Answer::Refused(Refusal::CertificateRefused)
             }
+            Ok(Request::Authority) => self.hand_over(shown),
             Ok(request) => self.desk.answer(request).await,
         }
     }

@@ -8,8 +8,8 @@ use starlane_core::frame::Service;
 
 use super::carrier::{Carrier, NotCarried};
 use super::client::{renewal, take_over};
-use super::{Contact, JoinError, Joined, Wish, join, renew};
-use crate::identity::{Final, Newcomer};
+use super::{Contact, JoinError, Joined, Wish, authority, join, renew};
+use crate::identity::{Authority, Final, Newcomer};
 use crate::token::Token;
 use crate::{Handle, Identity, Map};
 
@@ -30,6 +30,24 @@ pub async fn join_at(
             // Whoever answered has decided; a token may be spent.
             Err(error @ JoinError::Unreachable { .. }) => last = error,
             ended => return ended,
+        }
+    }
+    Err(last)
+}
+
+/// Asks for the authority of a mesh at some addresses, given as `host:port`, until a node tells it; see [`authority`].
+///
+/// # Errors
+/// Why the last that was asked does not tell it.
+pub async fn authority_at(addresses: &[String], identity: &Identity) -> Result<Authority, JoinError> {
+    let mut last = JoinError::NoAddress { name: addresses.join(", ") };
+    for address in addresses {
+        for at in resolve(address).await {
+            let Some(endpoint) = endpoint(at) else { continue };
+            match authority(&endpoint, at, identity).await {
+                Ok(authority) => return Ok(authority),
+                Err(error) => last = error,
+            }
         }
     }
     Err(last)

@@ -29,6 +29,9 @@ pub enum Request {
     Join(Join),
     /// To stay one.
     Renew(Renew),
+    /// To be told the mesh's authority, so as to certify others too: answered on a connection of its own alone, to a member
+    /// whose certificate says that it serves the registry.
+    Authority,
 }
 
 /// To become a member.
@@ -73,6 +76,19 @@ pub enum Answer {
     },
     /// It is not.
     Refused(Refusal),
+    /// It may know the authority.
+    Authority(Handover),
+}
+
+/// The authority of a mesh on its way to another node that serves the registry: its private key is in it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover(pub(crate) String);
+
+impl std::fmt::Debug for Handover {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handover")
+    }
 }
 
 /// A node, and where it can be dialled.
@@ -277,6 +293,10 @@ mod tests {
         assert_eq!(hex::encode(request().encode().unwrap()), golden);
         let renew = Renew { certificate: vec![1], generation: Generation(300), request: vec![2, 3] };
         assert_eq!(hex::encode(Request::Renew(renew).encode().unwrap()), "01010101ac02020203");
+        assert_eq!(hex::encode(Request::Authority.encode().unwrap()), "0102");
+        let handed = Answer::Authority(Handover("key".to_owned()));
+        assert_eq!(hex::encode(handed.encode().unwrap()), "0102036b6579");
+        assert!(!format!("{handed:?}").contains("key"));
         let golden = [
             "0100010102010201030105636c6f7564010a636c6f75643a34333433",
             "010100",
@@ -301,7 +321,7 @@ mod tests {
     /// What a newer node asks is answered as malformed, and what it answers is said not to be understood.
     #[test]
     fn what_is_not_known_yet_is_malformed() {
-        for unknown in [&[VERSION, 2][..], &[VERSION, 2, 0, 0], &[VERSION, 200, 1]] {
+        for unknown in [&[VERSION, 3][..], &[VERSION, 3, 0, 0], &[VERSION, 200, 1]] {
             assert_eq!(Request::decode(unknown), Err(Malformed));
             assert_eq!(Answer::decode(unknown), Err(Malformed));
         }

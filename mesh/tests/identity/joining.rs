@@ -463,3 +463,58 @@ fn what_went_wrong_says_what_to_do() {
         assert!(text.contains([';', ':']), "it says no next step: {text}");
     }
 }
+
+#[tokio::test]
+async fn the_authority_is_told_to_who_serves_the_registry_alone() {
+    let world = World::new();
+    let enrolled = async |name: &str, role: Role| {
+        let token = Token::draw(world.authority.pin()).unwrap();
+        let record = TokenRecord::new(&token, role, world.hands.now(), TTL_SECONDS);
+        world.service.desk().tokens().keep(token.id(), record);
+        let (joined, newcomer) = world.join(&token, name).await.unwrap();
+        joined.identity(newcomer).unwrap()
+    };
+    let ask =
+        async |identity: &Identity| join::authority(&world.endpoint, world.door.address(), identity).await;
+    let serves = enrolled("two", Role::Registry).await;
+    for (name, role) in [("edge", Role::Leaf), ("hub", Role::Relay)] {
+        let other = enrolled(name, role).await;
+        assert!(matches!(ask(&other).await, Err(JoinError::CertificateRefused)), "{name}");
+        assert!(!world.path(name).join("authority.pem").exists());
+    }
+    // Nobody who carries requests ever sees it.
+    let carried = world.service.answer(&Request::Authority.encode().unwrap()).await.unwrap();
+    assert_eq!(Answer::decode(&carried), Ok(Answer::Refused(Refusal::CertificateRefused)));
+    // A node that has none itself has none to tell.
+    let door =
+        Door::joining(&serves, Service::new(join::Config::default(), serves.clone(), Nothing)).unwrap();
+    let refused = join::authority(&world.endpoint, door.address(), &serves).await;
+    assert!(matches!(refused, Err(JoinError::OutOfReach { .. })), "{refused:?}");
+
+    let told = ask(&serves).await.unwrap();
+    assert_eq!((told.pin(), told.trust()), (world.authority.pin(), world.authority.trust()));
+    let kept = Authority::open(&world.path("two")).unwrap().unwrap();
+    assert_eq!(kept.pin(), told.pin());
+    assert_eq!(Identity::certified_in(&world.path("two")).unwrap(), Some(serves.me()));
+    serves.renew_from(&kept).unwrap();
+    assert_eq!(
+        world.first.peer(&[serves.certificate()]),
+        Some(serves.me()),
+        "it certifies as the other does"
+    );
+
+    // Thrown out, it is not told again.
+    let mut revocations = (*world.first.revocations()).clone();
+    revocations.revoke(serves.me().name, serves.me().generation);
+    world.first.set_revoked(revocations).unwrap();
+    assert!(ask(&serves).await.is_err());
+}
+
+/// A desk without an authority.
+struct Nothing;
+
+impl Desk for Nothing {
+    async fn answer(&self, _request: Request) -> Answer {
+        Answer::Refused(Refusal::OutOfReach)
+    }
+}

@@ -39,6 +39,8 @@ pub struct BlobService {
 
 struct Shared {
     blobs: BlobStore,
+    /// Whether what is missing is not looked for elsewhere.
+    alone: bool,
     reading: Semaphore,
     reads: Semaphore,
     writes: Semaphore,
@@ -57,9 +59,20 @@ struct Upload {
 impl BlobService {
     /// A service for a store whose folder is on this node.
     pub fn new(blobs: BlobStore) -> Self {
+        Self::of(blobs, false)
+    }
+
+    /// A service for what is on this node alone: for others that keep the same content, so that two never ask each other for
+    /// what both lack.
+    pub fn beside(blobs: BlobStore) -> Self {
+        Self::of(blobs, true)
+    }
+
+    fn of(blobs: BlobStore, alone: bool) -> Self {
         Self {
             shared: Arc::new(Shared {
                 blobs,
+                alone,
                 reading: Semaphore::new(READS_MAX),
                 reads: Semaphore::new(READS_WAITING_MAX),
                 writes: Semaphore::new(WRITES_MAX),
@@ -120,7 +133,11 @@ impl Shared {
     }
 
     async fn read(&self, blob: &Blob, offset: u64, length: u64) -> Result<Bytes, Error> {
-        let (mut pieces, bytes) = self.blobs.get(blob, Some(offset..offset.saturating_add(length))).await?;
+        let range = Some(offset..offset.saturating_add(length));
+        let (mut pieces, bytes) = match self.alone {
+            true => self.blobs.get_here(blob, range).await?,
+            false => self.blobs.get(blob, range).await?,
+        };
         let mut content = BytesMut::with_capacity(bytes as usize);
         let damaged = |_| Error::Corrupt { digest: blob.digest, what: "a part of it is damaged" };
         while let Some(piece) = pieces.try_next().await.map_err(damaged)? {

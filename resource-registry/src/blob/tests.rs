@@ -372,7 +372,7 @@ async fn sending_goes_on_where_the_other_side_is() {
 async fn a_cache_keeps_to_its_bound_and_what_was_used_lately() {
     let world = World::new().await;
     let flaky = Flaky::new(world.handler(), 1, Faults::default());
-    let config = CacheConfig { bytes_max: 10 * 200_000 };
+    let config = CacheConfig { bytes_max: 10 * 200_000, ..CacheConfig::default() };
     let edge = BlobStore::open_cache(world.edge_folder(), flaky, config).await.unwrap();
     let file = |blob: &Blob| {
         let name = blob.digest.to_string();

@@ -48,11 +48,19 @@ pub struct CacheConfig {
     /// The most bytes of content. What was not used for the longest time goes first; what was used in the last ten minutes
     /// stays even if there is more.
     pub bytes_max: u64,
+    /// Whether what is stored here is to be on the other node too before it is acknowledged.
+    pub pushes: bool,
+}
+
+impl CacheConfig {
+    /// For one of several nodes that keep the same content: what is stored here is acknowledged when it is here, what is
+    /// missing is fetched, and nothing ever gives way.
+    pub const BESIDE: Self = Self { bytes_max: u64::MAX, pushes: false };
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { bytes_max: 10 << 30 }
+        Self { bytes_max: 10 << 30, pushes: true }
     }
 }
 
@@ -111,6 +119,11 @@ impl fmt::Debug for Cache {
 }
 
 impl Cache {
+    /// Whether what is stored goes to the other node before it is acknowledged.
+    pub(super) fn pushes(&self) -> bool {
+        self.config.pushes
+    }
+
     pub(super) fn new(upstream: Arc<dyn Upstream>, config: CacheConfig, folder: PathBuf) -> Self {
         Self {
             upstream,
@@ -230,6 +243,9 @@ impl BlobStore {
             let mut patience = Patience::new();
             while partial.have() < blob.bytes {
                 let Err(failed) = take_pieces(cache, blob, &mut partial, &mut patience).await else { break };
+                if matches!(failed, Failed::Missing | Failed::Damaged(_)) && cache.upstream.turn() {
+                    continue;
+                }
                 if let Err(failed) = patience.wait(failed).await {
                     if partial.have() == 0 {
                         partial.discard(self).await?;

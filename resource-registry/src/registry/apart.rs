@@ -236,12 +236,14 @@ async fn assignments_are_made_by_the_mesh_alone() {
     }
     let nodes = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
     let first = Assignment { nodes: nodes(&["edge-1", "cloud"]), epoch: Epoch(cart.modified.0 + 1) };
-    let placed = home.assign(&ann(), &cart.point, Some(&first), None, cart.modified).await.unwrap();
+    let placed =
+        home.assign(&ann(), &cart.point, Some(&first), None, Some(cart.modified), None).await.unwrap();
     assert_eq!(Assignment::of(&placed), Some(first.clone()));
     edge.fresh().await.unwrap();
     assert_eq!(Assignment::of(&edge.get(&cart.point).unwrap()), Some(first));
-    let later =
-        home.assign(&ann(), &cart.point, Some(&Assignment::of(&placed).unwrap()), None, cart.modified).await;
+    let later = home
+        .assign(&ann(), &cart.point, Some(&Assignment::of(&placed).unwrap()), None, Some(cart.modified), None)
+        .await;
     assert_eq!(code(later.unwrap_err()), Code::RevisionConflict);
     // Users change the rest, and `create!` keeps where it lives.
     home.set(&ann(), &cart.point, vec![set("x", "1")], None).await.unwrap();
@@ -251,8 +253,53 @@ async fn assignments_are_made_by_the_mesh_alone() {
     let keys: Vec<_> = replaced.properties.keys().map(|key| key.as_str()).collect();
     assert_eq!(keys, ["epoch", "node", "nodes", "y"]);
     let moved = Assignment { nodes: nodes(&["desktop"]), epoch: Epoch(replaced.modified.0 + 1) };
-    let moved_to = home.assign(&ann(), &cart.point, Some(&moved), None, replaced.modified).await.unwrap();
+    let moved_to =
+        home.assign(&ann(), &cart.point, Some(&moved), None, Some(replaced.modified), None).await.unwrap();
     assert_eq!(Assignment::of(&moved_to), Some(moved));
+}
+
+/// Who was elected writes for as long as what says so is there, and not a moment longer, whatever it knows.
+#[tokio::test]
+async fn what_a_leader_writes_that_is_none_any_more_changes_nothing() {
+    let home = home().await;
+    let (edge, _) = node(&home, 1, Faults::default()).await;
+    let cart = home.create(&ann(), make("shop:cart", "Mechtron")).await.unwrap().resource;
+    let leader = point("mesh:leader");
+    let elected = || Reserved::new(leader.clone(), Kind::of(Base::Base), Vec::new(), Status::ready());
+    home.put_reserved(&ann(), Reserved { point: point("mesh"), kind: Kind::of(Base::Space), ..elected() })
+        .await
+        .unwrap();
+    let absent = Provided::Absent(leader.clone());
+    let first = edge.put_all_reserved_if(&ann(), vec![elected()], Some(&absent)).await.unwrap();
+    let taken = home.put_all_reserved_if(&ann(), vec![elected()], Some(&absent)).await;
+    assert_eq!(code(taken.unwrap_err()), Code::Exists);
+    let holds = Provided::MadeBy(leader.clone(), first[0].resource.created);
+    let assign = async |registry: &Registry, holds: &Provided| {
+        let modified = registry.get(&cart.point).unwrap().modified;
+        let nodes = vec!["edge-1".parse().unwrap()];
+        let assignment = Assignment { nodes, epoch: Epoch(modified.0 + 1) };
+        registry.assign(&ann(), &cart.point, Some(&assignment), None, Some(modified), Some(holds)).await
+    };
+    let written = assign(&edge, &holds).await.unwrap();
+    // Another is elected, which the first has not heard of yet.
+    home.delete_reserved(&ann(), Delete::point(leader.clone(), false)).await.unwrap();
+    let second = home.put_all_reserved_if(&ann(), vec![elected()], Some(&absent)).await.unwrap();
+    assert_eq!(code(assign(&edge, &holds).await.unwrap_err()), Code::NotFound);
+    home.fresh().await.unwrap();
+    assert_eq!(home.get(&cart.point).unwrap().modified, written.modified);
+    let holds = Provided::MadeBy(leader.clone(), second[0].resource.created);
+    assign(&home, &holds).await.unwrap();
+    // Two decide about the same resource: the first that is written holds.
+    let was = Provided::At(cart.point.clone(), home.get(&cart.point).unwrap().modified);
+    let put = |value: &str| Reserved {
+        point: cart.point.clone(),
+        kind: cart.kind.clone(),
+        changes: vec![set("x", value)],
+        ..elected()
+    };
+    edge.put_all_reserved_if(&ann(), vec![put("1")], Some(&was)).await.unwrap();
+    let late = home.put_all_reserved_if(&ann(), vec![put("2")], Some(&was)).await;
+    assert_eq!(code(late.unwrap_err()), Code::RevisionConflict);
 }
 
 /// Two nodes publish the same version: the later one takes away what the other left half-made.

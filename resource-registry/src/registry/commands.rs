@@ -107,13 +107,15 @@ impl Reserved {
     }
 }
 
-/// What must hold for resources that the mesh makes in several commits, which another node may try at the same time.
+/// What must hold for what the mesh writes by itself, while another node may try the same or something else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provided {
     /// Nothing is there yet.
     Absent(Point),
     /// What is there was made by this commit, and not deleted since.
     MadeBy(Point, Revision),
+    /// What is there, and is brought to another state, was changed last by this commit.
+    At(Point, Revision),
 }
 
 /// One part of an atomic batch.

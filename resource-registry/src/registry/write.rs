@@ -83,21 +83,23 @@ impl Registry {
         self.inner.batch(by, &ops).await
     }
 
-    /// Says which nodes act for a resource, and how it is, each if it is given: for the leader of the registry's nodes alone.
-    /// A later assignment has a greater epoch; `expect` is what must have changed the resource last.
+    /// Says which nodes act for a resource, and how it is, each if it is given: for the leader of the registry's nodes alone,
+    /// who says by `provided` that it still is. A later assignment has a greater epoch; `expect` is what must have changed the
+    /// resource last, if that matters.
     ///
     /// # Errors
-    /// When the resource is missing or at another revision than `expect`.
+    /// When the resource is missing or at another revision than `expect`, or what must hold does not.
     pub async fn assign(
         &self,
         by: &Agent,
         point: &Point,
         assignment: Option<&Assignment>,
         status: Option<&Status>,
-        expect: Revision,
+        expect: Option<Revision>,
+        provided: Option<&Provided>,
     ) -> Result<Arc<Resource>, Error> {
         let changes = assignment.map(Assignment::changes).unwrap_or_default();
-        self.note(by, point, &changes, status, expect).await
+        self.write_note(by, point, &changes, status, expect, provided).await
     }
 
     /// Writes what the mesh alone knows of a resource of whomever: properties that users cannot set, and how it is if that is
@@ -113,12 +115,27 @@ impl Registry {
         status: Option<&Status>,
         expect: Revision,
     ) -> Result<Arc<Resource>, Error> {
+        self.write_note(by, point, changes, status, Some(expect), None).await
+    }
+
+    async fn write_note(
+        &self,
+        by: &Agent,
+        point: &Point,
+        changes: &[PropertyChange],
+        status: Option<&Status>,
+        expect: Option<Revision>,
+        provided: Option<&Provided>,
+    ) -> Result<Arc<Resource>, Error> {
         let claim = Claim { here: vec![point.clone()], ..Claim::default() };
         let _held = self.inner.locks.take(claim).await;
         let committed = self
             .inner
             .commit(by, false, |draft| {
-                draft.expect(point, Some(expect))?;
+                if let Some(provided) = provided {
+                    draft.provide(provided)?;
+                }
+                draft.expect(point, expect)?;
                 draft.set(point, changes)?;
                 status.map_or(Ok(()), |status| draft.set_status(point, status))
             })
@@ -148,7 +165,8 @@ impl Registry {
     /// As [`Registry::put_all_reserved`], when something holds.
     ///
     /// # Errors
-    /// [`Error::Exists`] when something is there that must not be, [`Error::NotFound`] when what must be there is gone.
+    /// [`Error::Exists`] when something is there that must not be, [`Error::NotFound`] when what must be there is gone,
+    /// [`Error::RevisionConflict`] when it was changed.
     pub async fn put_all_reserved_if(
         &self,
         by: &Agent,

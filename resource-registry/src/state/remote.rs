@@ -1,4 +1,4 @@
-//! States that survive the loss of their node: kept by the registry's node, reached from any.
+//! States that survive the loss of their node: kept by the registry's node, or in the etcd of the registry, and reached from any.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use starlane_core::{Code, Epoch, NodeName, Point, Refusal};
 use super::StateStore;
 use crate::error::Error;
 use crate::exchange::{Caller, Exchanges};
-use crate::store;
+use crate::store::{self, EtcdStates};
 use crate::upstream::Upstream;
 
 const VERSION: u8 = 1;
@@ -54,13 +54,13 @@ fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
 /// Answers the calls of [`RemoteStates`]. Cloning is cheap.
 #[derive(Clone)]
 pub struct StateService {
-    states: StateStore,
+    states: MeshStates,
     exchanges: Arc<Exchanges>,
 }
 
 impl StateService {
-    /// A service for the states of a file of this node.
-    pub fn new(states: StateStore) -> Self {
+    /// A service for the states that this node keeps or reaches.
+    pub fn new(states: MeshStates) -> Self {
         Self { states, exchanges: Arc::default() }
     }
 
@@ -88,17 +88,17 @@ impl StateService {
     }
 }
 
-async fn answer(states: &StateStore, request: Request) -> Result<Answer, Error> {
+async fn answer(states: &MeshStates, request: Request) -> Result<Answer, Error> {
     Ok(match request {
         Request::Commit { point, epoch, state } => {
             states.commit(&point, epoch, state).await.map(|()| Answer::Done)?
         }
         Request::Claim { point, epoch } => Answer::State(states.claim(&point, epoch).await?),
-        Request::Get { point } => Answer::Written(states.get(&point)?),
+        Request::Get { point } => Answer::Written(states.get(&point).await?),
         Request::Delete { point } => states.delete(&point).await.map(|()| Answer::Done)?,
         Request::List { after, limit } => {
             let limit = usize::try_from(limit).unwrap_or(LIST_MAX).min(LIST_MAX);
-            Answer::Points(states.list(after.as_ref(), limit)?)
+            Answer::Points(states.list(after.as_ref(), limit).await?)
         }
     })
 }
@@ -141,6 +141,8 @@ fn unexpected() -> store::Error {
 pub enum MeshStates {
     /// This is the registry's node.
     Here(StateStore),
+    /// This is one of the nodes of a registry in etcd, which has the states too.
+    Etcd(EtcdStates),
     /// The registry's node is another one.
     There(RemoteStates),
 }
@@ -155,6 +157,7 @@ impl MeshStates {
     pub async fn commit(&self, point: &Point, epoch: Epoch, state: Bytes) -> Result<(), Error> {
         match self {
             Self::Here(states) => states.commit(point, epoch, state).await,
+            Self::Etcd(states) => Ok(states.commit(point, epoch, state).await?),
             Self::There(states) => states.done(Request::Commit { point: point.clone(), epoch, state }).await,
         }
     }
@@ -166,6 +169,7 @@ impl MeshStates {
     pub async fn claim(&self, point: &Point, epoch: Epoch) -> Result<Option<Bytes>, Error> {
         match self {
             Self::Here(states) => states.claim(point, epoch).await,
+            Self::Etcd(states) => Ok(states.claim(point, epoch).await?),
             Self::There(states) => match states.ask(Request::Claim { point: point.clone(), epoch }).await? {
                 Answer::State(state) => Ok(state),
                 _ => Err(unexpected().into()),
@@ -180,10 +184,23 @@ impl MeshStates {
     pub async fn get(&self, point: &Point) -> Result<Option<(Epoch, Bytes)>, Error> {
         match self {
             Self::Here(states) => states.get(point),
+            Self::Etcd(states) => Ok(states.get(point).await?),
             Self::There(states) => match states.ask(Request::Get { point: point.clone() }).await? {
                 Answer::Written(written) => Ok(written),
                 _ => Err(unexpected().into()),
             },
+        }
+    }
+
+    /// The latest epoch that began or wrote, where the states are; from elsewhere, the one that wrote.
+    ///
+    /// # Errors
+    /// [`store::Error::Unreachable`], or the file's.
+    pub async fn begun(&self, point: &Point) -> Result<Option<Epoch>, Error> {
+        match self {
+            Self::Here(states) => states.begun(point),
+            Self::Etcd(states) => Ok(states.begun(point).await?),
+            Self::There(_) => Ok(self.get(point).await?.map(|(epoch, _)| epoch)),
         }
     }
 
@@ -194,6 +211,7 @@ impl MeshStates {
     pub async fn delete(&self, point: &Point) -> Result<(), Error> {
         match self {
             Self::Here(states) => states.delete(point).await,
+            Self::Etcd(states) => Ok(states.delete(point).await?),
             Self::There(states) => states.done(Request::Delete { point: point.clone() }).await,
         }
     }
@@ -205,6 +223,7 @@ impl MeshStates {
     pub async fn list(&self, after: Option<&Point>, limit: usize) -> Result<Vec<Point>, Error> {
         match self {
             Self::Here(states) => states.list(after, limit),
+            Self::Etcd(states) => Ok(states.list(after, limit).await?),
             Self::There(states) => {
                 let limit = u32::try_from(limit).unwrap_or(u32::MAX);
                 match states.ask(Request::List { after: after.cloned(), limit }).await? {
@@ -228,7 +247,7 @@ mod tests {
     }
 
     fn away(states: &StateStore, seed: u64, faults: Faults) -> (MeshStates, Arc<Flaky>) {
-        let service = StateService::new(states.clone());
+        let service = StateService::new(MeshStates::Here(states.clone()));
         let from: NodeName = "edge-1".parse().unwrap();
         let flaky = Flaky::new(Arc::new(move |request| service.handle(from.clone(), request)), seed, faults);
         (MeshStates::There(RemoteStates::new(flaky.clone())), flaky)
@@ -371,7 +390,9 @@ mod tests {
     async fn what_the_other_side_does_not_know_is_said_so() {
         let newer: crate::flaky::Handler = Arc::new(|_| {
             let folder = tempfile::tempdir().unwrap();
-            let service = StateService::new(StateStore::open(folder.path().join("state.redb")).unwrap());
+            let service = StateService::new(MeshStates::Here(
+                StateStore::open(folder.path().join("state.redb")).unwrap(),
+            ));
             let unknown = crate::exchange::framed(&[VERSION, 99]);
             async move { service.handle("edge-1".parse().unwrap(), unknown).await }.boxed()
         });
@@ -385,7 +406,8 @@ mod tests {
     #[tokio::test]
     async fn calls_that_are_none_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let service = StateService::new(StateStore::open(folder.path().join("state.redb")).unwrap());
+        let service =
+            StateService::new(MeshStates::Here(StateStore::open(folder.path().join("state.redb")).unwrap()));
         let from: NodeName = "edge-1".parse().unwrap();
         for request in
             [&[][..], &[VERSION], &[VERSION, 99], &[VERSION + 1, 2, 1, b'a'], &[VERSION, 2, 3, b'a']]

@@ -11,6 +11,7 @@ mod client;
 mod draft;
 mod layout;
 mod rpc;
+mod states;
 mod writer;
 
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use self::client::{Client, Fault, Pager};
 use self::draft::{Answer, Work};
 use self::layout::{Head, Layout, MainRow, Unreadable, decode, end_of};
 use self::rpc::{KeyValue, RangeRequest};
+pub use self::states::{ETCD_STATE_BYTES_MAX, EtcdStates};
 use self::writer::{Job, LOG_ROWS, Waiting, Writer, batches_after, damaged, read_rows, reading};
 use super::feed::{Feed, Log};
 use super::newest::Newest;

@@ -186,10 +186,13 @@ impl Shared {
     }
 
     async fn poll(&self, prefix: Bytes, after: Revision, wait: Duration) -> Result<Answer, Error> {
-        let newest = self.store.revisions().newest;
-        if after > newest {
-            // Whoever saw a later revision saw another history than this one.
-            return Ok(Answer::Compacted { oldest: Revision(newest.0 + 1) });
+        if after > self.store.revisions().newest {
+            // Several processes may write to the store, and this one may not have heard of it yet.
+            let newest = self.store.newest().await?;
+            if after > newest {
+                // Whoever saw a later revision saw another history than this one.
+                return Ok(Answer::Compacted { oldest: Revision(newest.0 + 1) });
+            }
         }
         let mut watch = self.store.watch(prefix, after);
         let (mut batches, mut bytes, mut until) = (Vec::new(), 0, after);

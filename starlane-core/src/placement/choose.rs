@@ -38,7 +38,8 @@ impl Placement {
     /// when there is nothing better than where it is.
     pub(super) fn choose(&self, mechtron: &Mechtron) -> Vec<NodeName> {
         let home = self.nodes.home();
-        if mechtron.scope == Scope::Home && mechtron.lives == Lives::AtHome && mechtron.asked.is_none() {
+        let says_nothing = mechtron.scope == Scope::Home && mechtron.lives == Lives::AtHome;
+        if says_nothing && mechtron.asked.is_none() && !self.leaves_home(mechtron) {
             return vec![home.clone()];
         }
         if let Some(asked) = &mechtron.asked {
@@ -67,6 +68,15 @@ impl Placement {
         chosen
     }
 
+    /// Whether what says nothing of where it lives goes elsewhere: home is lost, its state is not, and another node serves the
+    /// registry as home did.
+    fn leaves_home(&self, mechtron: &Mechtron) -> bool {
+        let is_lost = self.nodes.get(self.nodes.home()).is_some_and(|home| !home.answers());
+        is_lost
+            && mechtron.durability == "mesh"
+            && self.nodes.iter().any(|(_, node)| node.serves_the_registry())
+    }
+
     /// Whether a mechtron may stay on a node, or come to it.
     pub(super) fn fits(&self, name: &NodeName, node: &Node, mechtron: &Mechtron, stays: bool) -> bool {
         let able = if stays { node.keeps() } else { node.takes(self.assigned(name)) };
@@ -77,7 +87,10 @@ impl Placement {
     /// Whether a mechtron is to be on a node by what it says itself.
     pub(super) fn is_in_scope(&self, name: &NodeName, node: &Node, mechtron: &Mechtron, stays: bool) -> bool {
         match &mechtron.scope {
-            Scope::Home => stays || name == self.nodes.home() || mechtron.asked.as_ref() == Some(name),
+            Scope::Home => {
+                let stands_in = || self.leaves_home(mechtron) && node.serves_the_registry();
+                stays || name == self.nodes.home() || mechtron.asked.as_ref() == Some(name) || stands_in()
+            }
             Scope::All => true,
             Scope::Matching(place) => place.matches(&node.seen),
             Scope::Wrong(_) => false,

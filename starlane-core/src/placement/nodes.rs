@@ -76,6 +76,11 @@ impl Node {
             && (count as u64) < self.load.mechtrons_max
     }
 
+    /// Whether it serves the registry, as the first node does.
+    pub(super) fn serves_the_registry(&self) -> bool {
+        self.seen.property("node.role").and_then(Value::as_text) == Some("registry")
+    }
+
     /// Whether it can still be asked to give something up.
     pub(super) fn answers(&self) -> bool {
         !matches!(self.life, Life::Dead { .. }) && !self.revoked
@@ -100,18 +105,30 @@ impl Node {
 /// All nodes that have a resource.
 #[derive(Debug)]
 pub(super) struct Nodes {
+    /// Where everything lives that says nothing else.
     home: NodeName,
+    /// The leader's own, which never has to be heard.
+    leader: NodeName,
     ttl: Duration,
     all: BTreeMap<NodeName, Node>,
 }
 
 impl Nodes {
     pub(super) fn new(home: NodeName, ttl: Duration) -> Self {
-        Self { home, ttl, all: BTreeMap::new() }
+        Self { leader: home.clone(), home, ttl, all: BTreeMap::new() }
+    }
+
+    /// The leader is on another node than everything that says nothing.
+    pub(super) fn set_leader(&mut self, leader: NodeName) {
+        self.leader = leader;
     }
 
     pub(super) fn home(&self) -> &NodeName {
         &self.home
+    }
+
+    pub(super) fn leader(&self) -> &NodeName {
+        &self.leader
     }
 
     pub(super) fn get(&self, name: &NodeName) -> Option<&Node> {
@@ -135,7 +152,7 @@ impl Nodes {
             })
         };
         let (draining, revoked) = (flag("draining"), flag("revoked"));
-        let home = *name == self.home;
+        let leader = *name == self.leader;
         let ttl = self.ttl;
         // A node that was deleted and enrolled again is another one.
         self.all.retain(|known, node| known != name || node.seen.created == resource.created);
@@ -143,8 +160,8 @@ impl Nodes {
             let node = Node {
                 seen: (**resource).clone(),
                 registered: resource.status.clone(),
-                life: if home { Life::Alive } else { Life::Doubt },
-                deadline: (!home).then(|| now + ttl),
+                life: if leader { Life::Alive } else { Life::Doubt },
+                deadline: (!leader).then(|| now + ttl),
                 generation: Generation::default(),
                 load: Load::default(),
                 unreachable: None,
@@ -184,7 +201,7 @@ impl Nodes {
         load: Load,
         now: Instant,
     ) -> Option<News> {
-        let (home, ttl) = (*name == self.home, self.ttl);
+        let (leader, ttl) = (*name == self.leader, self.ttl);
         let node = self.all.get_mut(name)?;
         if generation < node.generation || node.revoked {
             return None;
@@ -201,14 +218,14 @@ impl Nodes {
         node.load = load;
         node.life = Life::Alive;
         node.unreachable = None;
-        node.deadline = (!home).then(|| now + ttl);
+        node.deadline = (!leader).then(|| now + ttl);
         Some(News { better, restarted })
     }
 
     /// Takes that routing finds no way to a node.
     pub(super) fn unreachable(&mut self, name: &NodeName, now: Instant) {
         if let Some(node) = self.all.get_mut(name)
-            && *name != self.home
+            && *name != self.leader
         {
             node.unreachable.get_or_insert(now);
         }

@@ -185,9 +185,17 @@ impl Placement {
         let lives = mechtron.assigned(self.nodes.home());
         let on =
             |name: &&NodeName| self.nodes.get(name).is_some_and(|node| self.fits(name, node, mechtron, true));
-        if mechtron.scope == Scope::Home && mechtron.lives == Lives::AtHome
-            || lives.iter().filter(on).count() >= mechtron.want
-        {
+        let at_home = mechtron.scope == Scope::Home && mechtron.lives == Lives::AtHome;
+        let home = self.nodes.home();
+        if at_home && self.nodes.get(home).is_some_and(|node| !node.answers()) {
+            return match mechtron.durability.as_str() {
+                "mesh" => {
+                    format!("`{home}` is lost; no other node that serves the registry is alive and free")
+                }
+                _ => format!("`{home}` is lost, and has its state"),
+            };
+        }
+        if at_home || lives.iter().filter(on).count() >= mechtron.want {
             return String::new();
         }
         if self.gathers.is_some() {

@@ -175,8 +175,12 @@ impl Advert {
         part(&mut bytes, self.name.as_str().as_bytes());
         bytes.extend_from_slice(&self.edition.generation.0.to_le_bytes());
         bytes.extend_from_slice(&self.edition.sequence.to_le_bytes());
-        let relay = matches!(self.role, Role::Relay);
-        bytes.extend_from_slice(&[relay, self.registry, self.draining].map(u8::from));
+        let role = match self.role {
+            Role::Leaf => 0,
+            Role::Relay => 1,
+            Role::Registry => 2,
+        };
+        bytes.extend_from_slice(&[role, self.registry.into(), self.draining.into()]);
         bytes.extend_from_slice(&(self.labels.len() as u64).to_le_bytes());
         for (name, value) in &self.labels {
             part(&mut bytes, name.as_bytes());

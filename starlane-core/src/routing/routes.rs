@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::advert::{Advert, Link};
-use crate::{NodeId, Role};
+use crate::NodeId;
 
 /// What a path costs more for each draining node it leads through: more than any path without one.
 const DRAINING_COST: u64 = 1 << 48;
@@ -140,7 +140,7 @@ impl Routes {
                 if best[there].is_none_or(|known| reached < known) {
                     best[there] = Some(reached);
                     // Nothing leads on from a leaf.
-                    if members[there].advert.role == Role::Relay {
+                    if members[there].advert.role.relays() {
                         heap.push(Reverse((reached, there)));
                     }
                 }
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
     use crate::routing::{Cost, Edition};
-    use crate::{Generation, NodeName};
+    use crate::{Generation, NodeName, Role};
 
     fn cost(ms: u64) -> Cost {
         Cost::from_rtt(Duration::from_millis(ms))

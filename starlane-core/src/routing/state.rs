@@ -10,7 +10,7 @@ use super::advert::{Advert, Cost, Edition, Identity, LINKS_MAX, Own, Sign, Verif
 use super::neighbour::Neighbour;
 use super::packet::{Carried, Digest, Malformed, Packet};
 use super::routes::Routes;
-use crate::{Generation, Moment, NodeId, NodeName, Role};
+use crate::{Generation, Moment, NodeId, NodeName};
 
 /// Adverts live this many times the refresh.
 const REFRESHES_LIVED: u32 = 3;
@@ -338,7 +338,7 @@ impl LinkState {
             while seen.next_if(|seen| seen.node < *node).is_some() {}
             if seen.peek().is_some_and(|seen| seen.node == *node && seen.edition >= known.advert.edition) {
                 neighbour.has(*node);
-            } else if self.node.role == Role::Relay || *node == self.id || *node == from {
+            } else if self.node.role.relays() || *node == self.id || *node == from {
                 neighbour.owe(*node);
             }
         }
@@ -388,7 +388,7 @@ impl LinkState {
         if let Some(neighbour) = self.neighbours.get_mut(&from) {
             neighbour.has(id);
         }
-        if self.node.role == Role::Relay {
+        if self.node.role.relays() {
             self.owe_all_but(from, id);
         }
     }

@@ -245,6 +245,34 @@ fn what_says_nothing_lives_at_home_and_is_never_assigned() {
     assert!(desk.placement.why(&point("shop:other"), desk.now).is_none(), "nothing without code is placed");
 }
 
+/// The leader is on `b`, and `cloud` is home: only what keeps its state in the mesh can live elsewhere when that is lost.
+#[test]
+fn what_says_nothing_goes_to_another_registry_node_when_home_is_lost_and_its_state_is_not() {
+    let registry = ("node.role", "registry");
+    let mut desk = Desk::new(&[("a", "edge"), ("b", "edge")]);
+    desk.placement = Placement::new(Config::default(), name("cloud"), desk.now).led_by(name("b"));
+    desk.placement.handle_listed(desk.now);
+    for node in ["cloud", "a"] {
+        desk.put(&format!("mesh:nodes:{node}"), "Node", &[]);
+    }
+    desk.put("mesh:nodes:b", "Node", &[registry]);
+    desk.beat();
+    desk.mechtron("shop:kept", &[("durability", "mesh")]);
+    desk.mechtron("shop:there", &[]);
+    desk.do_all();
+    assert_eq!([desk.lives("shop:kept"), desk.lives("shop:there")], ["AtHome", "AtHome"]);
+    desk.pass_without("cloud", LONG);
+    desk.do_all();
+    assert_eq!([desk.lives("shop:kept"), desk.lives("shop:there")], ["b", "AtHome"]);
+    let waits = desk.resources[&point("shop:there")].status.clone();
+    assert_eq!((waits.phase, &*waits.reason), (Phase::Pending, "`cloud` is lost, and has its state"));
+    // It stays where it is, and the other goes on, when home is back.
+    desk.pass_without("", LONG);
+    desk.do_all();
+    assert_eq!([desk.lives("shop:kept"), desk.lives("shop:there")], ["b", "AtHome"]);
+    assert_eq!(desk.resources[&point("shop:there")].status.phase, Phase::Ready);
+}
+
 #[test]
 fn mechtrons_go_where_the_fewest_are_and_stay() {
     let mut desk = Desk::new(&[("b", "edge"), ("a", "edge"), ("c", "desk")]);

@@ -3,16 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use resource_registry::Error;
 use resource_registry::store::{
     self, Moved, Portable, RedbConfig, RedbStore, Store, TransferError, transfer,
 };
+use resource_registry::{Error, MeshStates, StateStore};
 use serde_json::{Value, json};
-use starlane_core::{Code, Problem};
+use starlane_core::{Code, Point, Problem};
 
 use super::Session;
 use crate::output::{Render, Stop, Table, safe};
-use crate::registry_place::{Place, open_etcd};
+use crate::registry_place::{Place, STATES, open_etcd};
+
+/// How many states are looked at together.
+const PAGE: usize = 1_000;
 
 /// Looks after the place where the registry of a mesh is kept.
 #[derive(Debug, Args)]
@@ -31,8 +34,9 @@ enum RegistryCommand {
     Migrate(MigrateArgs),
 }
 
-/// Copies a registry as it is, with its history, into an empty place, and counts what arrived. The source stays as it is;
-/// stop its node before, and start it with the new place then.
+/// Copies a registry as it is, with its history, into an empty place, and counts what arrived. The states of mechtrons are moved
+/// along: those of a registry in a file are in `state.redb` beside it. The source stays as it is; stop its nodes before, and
+/// start them with the new place then.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -80,6 +84,7 @@ impl End {
 
 pub(super) async fn run(session: &Session, args: RegistryArgs) -> Result<(), Stop> {
     let RegistryCommand::Migrate(MigrateArgs { from, to }) = args.command;
+    let states = states_of(&from, false).await?;
     let moved = match &to {
         End::Etcd(address) => {
             let from = open(&from).await?;
@@ -92,7 +97,62 @@ pub(super) async fn run(session: &Session, args: RegistryArgs) -> Result<(), Sto
         }
         End::File(path) => into_file(&from, path).await?,
     };
-    session.out.show(&Done { from: from.name(), to: to.name(), moved })
+    let (states, left) = match states {
+        Some(states) => copy_states(&states, &to).await.map_err(|problem| {
+            problem.help(
+                "the registry was moved, and not all states of mechtrons: move it into an empty place again",
+            )
+        })?,
+        None => (0, Vec::new()),
+    };
+    for point in left {
+        session
+            .out
+            .note(format!("the state of `{point}` stays where it was: it is larger than an etcd takes"));
+    }
+    session.out.show(&Done { from: from.name(), to: to.name(), moved, states })
+}
+
+/// The states that belong to a registry; `None` when there are none beside it, and none shall be made.
+async fn states_of(end: &End, make: bool) -> Result<Option<MeshStates>, Problem> {
+    Ok(match end {
+        End::Etcd(address) => Some(MeshStates::Etcd(open_etcd(address, None).await?.states())),
+        End::File(path) => {
+            let file = path.with_file_name(STATES);
+            if !make && !file.is_file() {
+                return Ok(None);
+            }
+            Some(MeshStates::Here(StateStore::open(file)?))
+        }
+    })
+}
+
+/// Copies the states of mechtrons, with the epochs that were begun; answers how many, and whose are too large.
+async fn copy_states(from: &MeshStates, to: &End) -> Result<(u64, Vec<Point>), Problem> {
+    let (mut count, mut left) = (0, Vec::new());
+    let mut points = from.list(None, PAGE).await?;
+    if points.is_empty() {
+        return Ok((count, left));
+    }
+    let Some(to) = states_of(to, true).await? else { return Ok((count, left)) };
+    while let Some(last) = points.last().cloned() {
+        for point in points {
+            let Some((epoch, state)) = from.get(&point).await? else { continue };
+            match to.commit(&point, epoch, state).await {
+                Ok(()) => count += 1,
+                Err(Error::Store(store::Error::TooLarge(_))) => {
+                    left.push(point);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(begun) = from.begun(&point).await?.filter(|begun| *begun > epoch) {
+                to.claim(&point, begun).await?;
+            }
+        }
+        points = from.list(Some(&last), PAGE).await?;
+    }
+    Ok((count, left))
 }
 
 async fn open(end: &End) -> Result<Box<dyn Portable>, Problem> {
@@ -168,6 +228,8 @@ struct Done {
     from: String,
     to: String,
     moved: Moved,
+    /// How many states of mechtrons.
+    states: u64,
 }
 
 impl Render for Done {
@@ -180,6 +242,7 @@ impl Render for Done {
             "commits": commits,
             "revision": revisions.newest,
             "oldest": revisions.oldest,
+            "states": self.states,
         })
     }
 
@@ -189,12 +252,13 @@ impl Render for Done {
 
     fn table(&self, _wide: bool) -> Table {
         let Moved { records, commits, revisions } = self.moved;
-        let mut table = Table::new(&["TO", "RECORDS", "COMMITS", "REVISION"]);
+        let mut table = Table::new(&["TO", "RECORDS", "COMMITS", "REVISION", "STATES"]);
         table.row(vec![
             self.to.clone(),
             records.to_string(),
             commits.to_string(),
             revisions.newest.to_string(),
+            self.states.to_string(),
         ]);
         table
     }
@@ -202,8 +266,8 @@ impl Render for Done {
     fn text(&self) -> Vec<String> {
         let Moved { records, commits, revisions } = self.moved;
         vec![safe(&format!(
-            "moved {records} records and {commits} commits up to revision {} to {}",
-            revisions.newest, self.to
+            "moved {records} records, {commits} commits up to revision {} and {} states to {}",
+            revisions.newest, self.states, self.to
         ))]
     }
 }

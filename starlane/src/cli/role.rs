@@ -3,8 +3,8 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use starlane_core::Role;
 
-/// Reads `relay` or `leaf`, and completes them.
+/// Reads `relay`, `leaf` or `registry`, and completes them.
 pub(super) fn parser() -> impl TypedValueParser<Value = Role> {
-    PossibleValuesParser::new([Role::Relay.as_str(), Role::Leaf.as_str()])
+    PossibleValuesParser::new([Role::Relay, Role::Leaf, Role::Registry].map(Role::as_str))
         .try_map(|text| text.parse::<Role>())
 }

@@ -42,7 +42,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4343")]
     pub api: SocketAddr,
     /// Where links of other nodes are accepted (UDP); port 0 takes a free one [default: 127.0.0.1:4343 for the first
-    /// node of a mesh; a node that joined one only dials out]
+    /// node of a mesh and those that serve its registry; any other only dials out]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
     /// What other nodes shall dial, when it is not where this one listens: HOST:PORT
@@ -59,7 +59,7 @@ pub struct ServeArgs {
         long,
         value_name = "WHERE",
         help = "Where the registry is kept: `embedded`, or etcd://HOST:PORT[,HOST:PORT][/PREFIX]; only for the first node \
-                of a mesh, which remembers it [default: embedded, in a file of the data folder]"
+                of a mesh and those that serve its registry, which remember it [default: embedded, in a file of the data folder]"
     )]
     pub registry: Option<Place>,
     /// The node's name: lowercase letters, digits and `-` [default: the host's name]

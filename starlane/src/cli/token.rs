@@ -20,6 +20,7 @@ use crate::output::{Render, Stop, Table, human, safe};
 Examples:
   starlane token
   starlane token --role relay --ttl 1h
+  starlane token --role registry
   starlane token --name edge-1 --label tier=edge --label zone=a
   starlane token list
 
@@ -34,7 +35,8 @@ pub(super) struct TokenArgs {
 
 #[derive(Debug, Args)]
 struct Terms {
-    /// What the node will do: a relay can be dialled and carries others' traffic, a leaf only dials out
+    /// What the node will do: a relay can be dialled and carries others' traffic, a leaf only dials out; `registry` is a relay that
+    /// serves a registry in etcd too
     #[arg(long, value_name = "ROLE", value_parser = role::parser(), default_value = "leaf")]
     role: Role,
     /// For how long the token can be used; a day at most

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mechtron_host::Host;
-use mesh::Identity;
 use mesh::identity::{Authority, Error, Revocations};
 use mesh::join::keep_renewed;
+use mesh::{Credentials, Identity};
 use resource_registry::Registry;
 use starlane_core::placement::HEARTBEAT;
 use starlane_core::{Code, Generation, NodeName, Problem, Resource, Role, Value};
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::follow::{Follow, News};
 use super::homes::{Homes, weight};
 use super::leader::Leader;
+use super::leadership::leader;
 use super::links::{ASK_TIMEOUT, Links};
 use super::members::{NODES, Record};
 use super::membership::{ADDRESSES_MAX, Contacts, ContactsFile, not_joined};
@@ -24,13 +25,16 @@ use super::services::{DESK, Heard, LEADER, LeaderAsk, Load};
 
 /// How many mechtrons that were let go of are told at once, and how many installs.
 const TOLD_MAX: usize = 1_024;
-/// How many relays a leaf has links to, beside the registry's node.
+/// How many relays a leaf has links to, beside nodes of the registry.
 const LEAF_LINKS: usize = 1;
+/// How many nodes of the registry a leaf has links to, beside the first: so that it does not hang on one.
+const REGISTRY_LINKS: usize = 2;
 
 /// What a node tells of itself, and to whom.
 pub(super) struct Heart {
     pub(super) links: Links,
-    /// On the registry's node.
+    pub(super) registry: Registry,
+    /// On the nodes of the registry.
     pub(super) leader: Option<Leader>,
     pub(super) homes: Homes,
     pub(super) host: Host,
@@ -64,11 +68,12 @@ impl Heart {
             held: self.homes.all_held().into_iter().take(TOLD_MAX).collect(),
             installing: self.provision.installing().into_iter().take(TOLD_MAX).collect(),
         };
+        let leads = leader(&self.registry, self.homes.home());
         match &self.leader {
-            Some(leader) => leader.heard(self.homes.me().clone(), heard).await,
-            None => {
-                let (links, ask) = (&self.links, LeaderAsk::Heard(heard));
-                links.ask::<()>(&links.registry, LEADER, &ask, &[], HEARTBEAT).await.map(drop)
+            Some(leader) if leads == *self.homes.me() => leader.heard(leads, heard).await,
+            _ => {
+                let ask = LeaderAsk::Heard(heard);
+                self.links.ask::<()>(&leads, LEADER, &ask, &[], HEARTBEAT).await.map(drop)
             }
         }
     }
@@ -96,7 +101,7 @@ pub(super) async fn heed_lease(homes: Homes, host: Host, registry: Registry) {
     }
 }
 
-/// Renews the certificate of the authority's own node, for ever.
+/// Renews the certificate of a node that has the authority, for ever.
 pub(super) async fn renew_own(identity: Identity, authority: Authority) {
     let renew = || {
         let (identity, authority) = (identity.clone(), authority.clone());
@@ -108,6 +113,19 @@ pub(super) async fn renew_own(identity: Identity, authority: Authority) {
     if let Err(error) = identity.keep_renewed(renew).await {
         tracing::error!("this node's certificate is not renewed any more: {error}");
     }
+}
+
+/// Waits until a node that has the authority is shut out, when it has to stop.
+pub(super) async fn shut_out(identity: Identity) -> Problem {
+    let mut changes = identity.changes();
+    while !identity.revocations().hold(&identity.me()) {
+        if changes.changed().await.is_err() {
+            // The identity is gone with the node.
+            std::future::pending::<()>().await;
+        }
+    }
+    Problem::new(Code::Forbidden, "this node was shut out of its mesh")
+        .help("join again with a new token, and an empty folder: `starlane token --role registry` makes one")
 }
 
 /// Renews the certificate of a member, for as long as it may stay one; answers why it may not.
@@ -202,8 +220,8 @@ impl Nodes {
     }
 
     fn dial(&self, all: &BTreeMap<NodeName, Record>, known: &mut Option<Contacts>) {
-        let addresses = addresses(&self.me, self.role, &self.links.registry, &self.joined_at, all);
-        let contacts = Contacts { registry: self.links.registry.clone(), addresses };
+        let addresses = addresses(&self.me, self.role, &self.links.home, &self.joined_at, all);
+        let contacts = Contacts { registry: self.links.home.clone(), addresses };
         if known.as_ref() == Some(&contacts) {
             return;
         }
@@ -215,11 +233,11 @@ impl Nodes {
     }
 }
 
-/// Whom a node dials: where it joined, the registry's node, and relays: a leaf one more, a relay all of them.
+/// Whom a node dials: where it joined, the nodes of the registry, and relays: a leaf one more, a relay all of them.
 fn addresses(
     me: &NodeName,
     role: Role,
-    registry: &NodeName,
+    home: &NodeName,
     joined_at: &[String],
     all: &BTreeMap<NodeName, Record>,
 ) -> Vec<String> {
@@ -227,18 +245,22 @@ fn addresses(
         let record = all.get(name).filter(|record| !record.revoked && name != me)?;
         record.address.clone()
     };
-    let mut relays: Vec<&NodeName> = all
-        .iter()
-        .filter(|(name, record)| {
-            record.role == Some(Role::Relay) && *name != registry && address(name).is_some()
-        })
-        .map(|(name, _)| name)
-        .collect();
-    // Leaves spread over the relays.
-    relays.sort_by_key(|name| weight(me, name));
-    let count = if role == Role::Leaf { LEAF_LINKS } else { relays.len() };
+    let of = |role: Role| {
+        let of_role = all.iter().filter(move |(_, record)| record.role == Some(role)).map(|(name, _)| name);
+        let mut of_role: Vec<&NodeName> =
+            of_role.filter(|name| *name != home && address(name).is_some()).collect();
+        // Leaves spread over them.
+        of_role.sort_by_key(|name| weight(me, name));
+        of_role
+    };
+    let (registries, relays) = (of(Role::Registry), of(Role::Relay));
+    let [near, count] = match role {
+        Role::Leaf => [REGISTRY_LINKS, LEAF_LINKS],
+        Role::Relay | Role::Registry => [registries.len(), relays.len()],
+    };
     let mut addresses: Vec<String> = Vec::new();
-    let known = joined_at.iter().cloned().chain(address(registry));
+    let registries = registries.into_iter().take(near).filter_map(&address);
+    let known = joined_at.iter().cloned().chain(address(home)).chain(registries);
     for address in known.chain(relays.into_iter().take(count).filter_map(address)) {
         if !addresses.contains(&address) && addresses.len() < ADDRESSES_MAX {
             addresses.push(address);

@@ -43,9 +43,9 @@ pub(super) struct Homes(Arc<Inner>);
 
 struct Inner {
     me: NodeName,
-    /// The registry's node, where everything lives that says nothing else.
-    registry: NodeName,
-    /// Until when nobody else acts for what lives here; `None` on the registry's node, where that is never in doubt.
+    /// The first node of the registry, where everything lives that says nothing else.
+    home: NodeName,
+    /// Until when nobody else acts for what lives here; `None` on the only node of a registry, where that is never in doubt.
     lease: watch::Sender<Option<Instant>>,
     state: Mutex<State>,
     /// What some resources say, which are kept so that none takes the place of another.
@@ -89,10 +89,16 @@ pub(super) struct Held {
 }
 
 impl Homes {
-    pub(super) fn new(me: NodeName, registry: NodeName) -> Self {
-        let lease = watch::Sender::new((me != registry).then(|| Instant::now() + LEASE));
+    /// `led_here`: this node leads for as long as it runs.
+    pub(super) fn new(me: NodeName, home: NodeName, led_here: bool) -> Self {
+        let lease = watch::Sender::new((!led_here).then(|| Instant::now() + LEASE));
         let said = std::iter::repeat_with(Mutex::default).take(SAID_MAX).collect();
-        Self(Arc::new(Inner { me, registry, lease, state: Mutex::default(), said }))
+        Self(Arc::new(Inner { me, home, lease, state: Mutex::default(), said }))
+    }
+
+    /// The first node of the registry, where everything lives that says nothing else.
+    pub(super) fn home(&self) -> &NodeName {
+        &self.0.home
     }
 
     /// This node.
@@ -136,7 +142,7 @@ impl Homes {
 
     /// The leader heard what this node said at a time.
     pub(super) fn renew_lease(&self, said: Instant) {
-        if self.0.me == self.0.registry {
+        if self.0.lease.borrow().is_none() {
             return;
         }
         let was_over = self.lease_is_over();
@@ -164,7 +170,7 @@ impl Homes {
     pub(super) fn assigned(&self, resource: &Resource) -> Home {
         let one = |name: &NodeName| if *name == self.0.me { Home::Here } else { Home::There(name.clone()) };
         match Lives::of(resource) {
-            Lives::AtHome => one(&self.0.registry),
+            Lives::AtHome => one(&self.0.home),
             Lives::Nowhere => Home::Nowhere,
             Lives::On(nodes) if nodes.contains(&self.0.me) => Home::Here,
             Lives::On(nodes) => {
@@ -329,7 +335,7 @@ mod tests {
     }
 
     fn homes() -> Homes {
-        Homes::new(name("edge"), name("cloud"))
+        Homes::new(name("edge"), name("cloud"), false)
     }
 
     fn mechtron(nodes: &[&str], epoch: u64, place: bool) -> Arc<Resource> {
@@ -408,11 +414,13 @@ mod tests {
         let waits = homes.wait(&message);
         homes.renew_lease(Instant::now());
         assert_eq!((waits.await, homes.of(&kept("mesh"))), (Ok(()), Home::Here));
-        // On the registry's node nobody can be in doubt.
-        let registry = Homes::new(name("edge"), name("edge"));
-        registry.renew_lease(Instant::now());
-        tokio::time::advance(LEASE * 2).await;
-        assert_eq!(registry.of(&kept("mesh")), Home::Here);
+        // On the only node of a registry nobody can be in doubt, but on the first of several.
+        for (led_here, lives) in [(true, Home::Here), (false, Home::Nowhere)] {
+            let first = Homes::new(name("edge"), name("edge"), led_here);
+            first.renew_lease(Instant::now());
+            tokio::time::advance(LEASE * 2).await;
+            assert_eq!(first.of(&kept("mesh")), lives);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use mechtron_host::{Host, LogStream};
 use parking_lot::Mutex;
 use resource_registry::Registry;
 use starlane_core::placement::epoch_of;
-use starlane_core::{Code, Epoch, Point, Problem, Refusal, Resource};
+use starlane_core::{Code, Epoch, NodeName, Point, Problem, Refusal, Resource};
 use tokio::time::Instant;
 
 use super::commands::not_found;
@@ -22,6 +22,7 @@ use super::follow::{Follow, News};
 use super::fresh::find;
 use super::homes::{Home, Homes};
 use super::keeping::Keeping;
+use super::leadership::leader;
 use super::mesh::activation_json;
 use super::outside::durability;
 use super::provision::Provision;
@@ -84,9 +85,18 @@ impl Hosting {
     }
 
     /// Answers another node.
-    pub(super) fn answer(&self, (ask, rest): (HostAsk, Bytes)) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+    pub(super) fn answer(
+        &self,
+        from: NodeName,
+        (ask, rest): (HostAsk, Bytes),
+    ) -> BoxFuture<'static, Result<Bytes, Refusal>> {
         let hosting = self.clone();
         async move {
+            if matches!(ask, HostAsk::Release { .. } | HostAsk::Adopt { .. })
+                && !hosting.is_led_by(&from).await
+            {
+                return Err(Refusal::new(Code::Forbidden, "only the leader moves mechtrons"));
+            }
             match ask {
                 HostAsk::Release { point, epoch, within_ms } => {
                     let within = Duration::from_millis(within_ms);
@@ -108,6 +118,14 @@ impl Hosting {
             }
         }
         .boxed()
+    }
+
+    /// Whether a node leads, as far as this one knows by now.
+    async fn is_led_by(&self, node: &NodeName) -> bool {
+        let Inner { registry, homes, .. } = &*self.0;
+        // When the registry is out of reach, what is known here has to do.
+        leader(registry, homes.home()) == *node
+            || registry.fresh().await.is_ok() && leader(registry, homes.home()) == *node
     }
 
     /// Lets go of a mechtron. What its handlers do comes to its end within a time; its messages find the way to its next
@@ -158,6 +176,11 @@ impl Hosting {
             true => newest(registry, point).await?,
             false => known,
         };
+        if epoch_of(&resource) >= epoch {
+            // It acts for it already: what is given by a leader that is no more must not take the place of what came since.
+            let detail = format!("`{point}` was assigned already, under the epoch {}", epoch_of(&resource).0);
+            return Err(Problem::new(Code::EpochStale, detail).at(point));
+        }
         let durability = durability(point, resource.property("durability"))?;
         Ok(keeping.adopt(point, epoch, durability, state).await?)
     }
@@ -243,7 +266,7 @@ impl Hosting {
             Some(_) => return host.remove(point),
             None => host.remove(point),
         }
-        if let Err(error) = keeping.forget(point).await {
+        if let Err(error) = keeping.forget(point, Some(last.modified)).await {
             tracing::warn!(%point, "the state of a mechtron that is gone stays: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! Where the states of this node's mechtrons are kept: in memory, on this node, or on the registry's.
+//! Where the states of this node's mechtrons are kept: in memory, on this node, or with the registry.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mechtron_host::Durability;
 use parking_lot::Mutex;
 use resource_registry::{Error, MeshStates, StateStore, store};
-use starlane_core::{Epoch, Point, Resource};
+use starlane_core::{Epoch, Point, Resource, Revision};
 
 /// Keeps states. Cloning is cheap.
 #[derive(Clone)]
@@ -133,11 +133,15 @@ impl Keeping {
         }
     }
 
-    /// Forgets the states of a mechtron whose resource is gone.
+    /// Forgets the states of a mechtron whose resource is gone; `last` is what changed that last, if it is known.
     ///
     /// # Errors
-    /// When a file or the registry's node cannot be reached.
-    pub(super) async fn forget(&self, point: &Point) -> Result<(), Error> {
+    /// When a file or the registry's etcd cannot be reached.
+    pub(super) async fn forget(&self, point: &Point, last: Option<Revision>) -> Result<(), Error> {
+        // Every node of the registry does so, some later than another: by then there may be that of another resource.
+        if let (MeshStates::Etcd(states), Some(last)) = (&self.0.mesh, last) {
+            states.delete_until(point, Epoch(last.0)).await?;
+        }
         self.0.handed.lock().remove(point);
         if self.0.node.get(point)?.is_some() {
             self.0.node.delete(point).await?;
@@ -148,7 +152,7 @@ impl Keeping {
 
 #[cfg(test)]
 mod tests {
-    use starlane_core::{Properties, Revision, Status};
+    use starlane_core::{Properties, Status};
 
     use super::*;
 

@@ -1,5 +1,6 @@
-//! The leader: one loop on the registry's node around [`Placement`], which decides who is alive and where mechtrons live. It
-//! tells the loop what happens, and carries out what it asks for.
+//! The leader: one loop on a node of the registry around [`Placement`], which decides who is alive and where mechtrons live. It
+//! tells the loop what happens, and carries out what it asks for. Where several nodes have the registry, one of them leads at a
+//! time (`leadership.rs`); tokens are made and nodes shut out by any of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,15 +10,17 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mesh::identity::Revocations;
-use resource_registry::{Registry, Reserved};
+use parking_lot::RwLock;
+use resource_registry::{Provided, Registry, Reserved};
 use starlane_core::placement::{
     Action, Config, Handle, Life, Load as Room, MoveError, Placement, Ticket, epoch_of,
 };
 use starlane_core::{
     Agent, Assignment, Base, Code, Epoch, Generation, Kind, NodeName, Point, Problem, PropertyChange,
-    Refusal, Resource, Status, Value,
+    Refusal, Resource, Role, Status, Value,
 };
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::follow::{Follow, News};
 use super::genesis::mesh_point;
@@ -40,7 +43,10 @@ const HAND_OVER: Duration = Duration::from_secs(10);
 pub(super) struct Leader(Arc<Office>);
 
 struct Office {
-    told: mpsc::Sender<Told>,
+    /// To the loop, while this node leads.
+    told: RwLock<Option<mpsc::Sender<Told>>>,
+    /// Whether several nodes can have the registry.
+    shared: bool,
     registry: Registry,
     by: Agent,
     identity: mesh::Identity,
@@ -53,6 +59,8 @@ struct Office {
 
 /// What the leader is made from.
 pub(super) struct Parts {
+    /// Whether several nodes can have the registry.
+    pub(super) shared: bool,
     pub(super) registry: Registry,
     pub(super) by: Agent,
     pub(super) identity: mesh::Identity,
@@ -79,14 +87,11 @@ enum Told {
 }
 
 impl Leader {
-    /// The leader, and what it is told, for [`Leader::lead`].
-    pub(super) fn new(parts: Parts) -> (Self, Inbox) {
-        let (sender, told) = mpsc::channel(TOLD_MAX);
-        let Parts { registry, by, identity, tokens, address, deciding } = parts;
-        (
-            Self(Arc::new(Office { told: sender, registry, by, identity, tokens, address, deciding })),
-            Inbox(told),
-        )
+    /// One that does not lead yet.
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { shared, registry, by, identity, tokens, address, deciding } = parts;
+        let told = RwLock::new(None);
+        Self(Arc::new(Office { told, shared, registry, by, identity, tokens, address, deciding }))
     }
 
     /// Answers another node.
@@ -141,6 +146,11 @@ impl Leader {
     pub(super) async fn make_token(&self, agent: &Agent, terms: Terms) -> Result<MadeToken, Problem> {
         let Terms { role, ttl_seconds, labels, name } = terms;
         let ttl = Duration::from_secs(ttl_seconds);
+        if role == Role::Registry && !self.0.shared {
+            let detail = "the registry of this mesh is a file of one node, so no other can serve it";
+            return Err(Problem::new(Code::Usage, detail)
+                .help("move it into etcd first, as `starlane registry migrate --help` says"));
+        }
         let (token, info) =
             self.0.tokens.make(agent, gateway::TokenTerms { role, ttl, labels, name }).await?;
         Ok(MadeToken { token: token.reveal(), address: self.0.address.clone(), info })
@@ -159,16 +169,18 @@ impl Leader {
     /// Shuts a node out, in all of its lives so far.
     pub(super) async fn revoke(&self, agent: &Agent, name: &NodeName) -> Result<(), Problem> {
         let Office { registry, by, identity, deciding, .. } = &*self.0;
-        // Nobody is admitted, and no later life of the node is written down, meanwhile.
+        // Nobody is admitted here meanwhile; elsewhere nobody can be, since what was decided by is expected.
         let _one = deciding.lock().await;
         let point = mesh_point("nodes", name.as_str())?;
+        registry.fresh().await?;
         let node = registry.get(&point).ok_or_else(|| {
             Problem::new(Code::NotFound, format!("no node is called `{name}`"))
                 .help("see which there are: `starlane node list`")
         })?;
         if by.0 == point {
             let detail = format!("`{name}` keeps the registry and the authority of this mesh");
-            return Err(Problem::new(Code::Forbidden, detail).help("it cannot be shut out; only others can"));
+            let help = "it cannot shut itself out; only others can be";
+            return Err(Problem::new(Code::Forbidden, detail).help(help));
         }
         let Generation(generation) = members::Record::of(&node).generation;
         let key = "generation"
@@ -181,13 +193,14 @@ impl Leader {
             changes,
             Status::ready(),
         );
+        let unchanged = Provided::At(point.clone(), node.modified);
         let marked = Reserved::new(
             point,
             Kind::of(Base::Node),
             members::revoked().into_iter().collect(),
             node.status.clone(),
         );
-        registry.put_all_reserved(agent, vec![revoked, marked]).await?;
+        registry.put_all_reserved_if(agent, vec![revoked, marked], Some(&unchanged)).await?;
         // This node does not wait to be told.
         let mut all: Revocations = (*identity.revocations()).clone();
         all.revoke(name.clone(), Generation(generation));
@@ -201,27 +214,33 @@ impl Leader {
     }
 
     async fn tell(&self, told: Told) -> Result<(), Problem> {
-        self.0.told.send(told).await.map_err(|_| stopping())
+        let loop_ = self.0.told.read().clone().ok_or_else(not_leading)?;
+        loop_.send(told).await.map_err(|_| not_leading())
     }
 
     async fn ask<T>(&self, told: impl FnOnce(oneshot::Sender<T>) -> Told) -> Result<T, Problem> {
         let (sender, answer) = oneshot::channel();
         self.tell(told(sender)).await?;
-        answer.await.map_err(|_| stopping())
+        answer.await.map_err(|_| not_leading())
     }
 
-    /// Leads, until the registry is closed. `links` reach the other nodes, `hosting` this one; `provision` finishes installs
-    /// that nobody goes on with.
+    /// Leads, until it is dropped or the registry is closed. `links` reach the other nodes, `hosting` this one; `provision`
+    /// finishes installs that nobody goes on with. `provided` holds for as long as this node leads, and is expected of all that
+    /// it writes.
     pub(super) async fn lead(
         self,
-        inbox: Inbox,
+        provided: Option<Provided>,
         links: Links,
         hosting: Hosting,
         provision: Provision,
     ) -> Result<(), Problem> {
-        let me = links.registry.clone();
+        let (sender, mut told) = mpsc::channel(TOLD_MAX);
+        let _seat = Seat::take(&self.0, sender.clone());
+        let (me, home) = (links.me().clone(), links.home.clone());
         let now = Instant::now();
-        let placement = Placement::new(Config::default(), me.clone(), now);
+        let placement = Placement::new(Config::default(), home.clone(), now).led_by(me.clone());
+        // They end with this.
+        let mut followers = JoinSet::new();
         let followed = [
             (NODES, Told::Node as fn(News) -> Told),
             (MECHTRONS, Told::Mechtron),
@@ -229,8 +248,8 @@ impl Leader {
         ];
         for (selector, told) in followed {
             let mut follow = Follow::new(self.0.registry.clone(), selector)?;
-            let sender = self.0.told.clone();
-            tokio::spawn(async move {
+            let sender = sender.clone();
+            followers.spawn(async move {
                 while let Some(news) = follow.next().await {
                     if sender.send(told(news)).await.is_err() {
                         return;
@@ -238,9 +257,12 @@ impl Leader {
                 }
             });
         }
-        tokio::spawn(watch_routes(links.clone(), self.0.told.clone()));
+        followers.spawn(watch_routes(links.clone(), sender.clone()));
         let mut term = Term {
             office: self.0.clone(),
+            told: sender,
+            provided,
+            home,
             links,
             hosting,
             provision,
@@ -253,7 +275,6 @@ impl Leader {
             heard: HashMap::new(),
             listed: (false, false),
         };
-        let Inbox(mut told) = inbox;
         loop {
             let timeouts = [term.placement.poll_timeout(), term.installs.poll_timeout()];
             let timeout = timeouts.into_iter().flatten().min();
@@ -277,11 +298,27 @@ impl Leader {
     }
 }
 
-/// What the leader is told; taken by whoever leads.
-pub(super) struct Inbox(mpsc::Receiver<Told>);
+/// The loop can be told something while this is held.
+struct Seat(Arc<Office>);
 
-fn stopping() -> Problem {
-    Problem::new(Code::NotReady, "the node is stopping")
+impl Seat {
+    fn take(office: &Arc<Office>, told: mpsc::Sender<Told>) -> Self {
+        *office.told.write() = Some(told);
+        Self(office.clone())
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        *self.0.told.write() = None;
+    }
+}
+
+fn not_leading() -> Problem {
+    let mut problem = Problem::new(Code::NotReady, "the node that was asked does not lead the mesh")
+        .help("another one does within seconds: try again");
+    problem.retry_after = Some(2);
+    problem
 }
 
 /// Tells of nodes that no way leads to any more.
@@ -311,6 +348,10 @@ struct Asker {
 /// The time in which a node leads.
 struct Term {
     office: Arc<Office>,
+    told: mpsc::Sender<Told>,
+    /// What must hold for what is written.
+    provided: Option<Provided>,
+    home: NodeName,
     links: Links,
     hosting: Hosting,
     provision: Provision,
@@ -447,7 +488,7 @@ impl Term {
         now: Instant,
     ) {
         let lives =
-            self.office.registry.get(&point).and_then(|resource| views::lives_on(&resource, &self.me));
+            self.office.registry.get(&point).and_then(|resource| views::lives_on(&resource, &self.home));
         match self.placement.move_to(&point, &to, now) {
             Ok(()) => {
                 let waiting = self.moves.entry((point, to)).or_default();
@@ -495,19 +536,21 @@ impl Term {
     }
 
     fn set_node_status(&self, node: NodeName, status: Status) {
-        let office = self.office.clone();
+        let (office, told, provided) = (self.office.clone(), self.told.clone(), self.provided.clone());
         tokio::spawn(async move {
             let Some(point) = node.point() else { return };
-            if let Err(error) = office.registry.set_status(&office.by, &point, status).await {
+            let written =
+                office.registry.assign(&office.by, &point, None, Some(&status), None, provided.as_ref());
+            if let Err(error) = written.await {
                 tracing::warn!(%node, "the status of a node is not written: {error}");
-                // The loop ends with the node.
-                _ = office.told.send(Told::NodeNotWritten(node)).await;
+                // The loop ends with the node, or with its time.
+                _ = told.send(Told::NodeNotWritten(node)).await;
             }
         });
     }
 
     fn release(&self, ticket: Ticket, point: Point, from: NodeName, epoch: Epoch, within: Duration) {
-        let (office, links, hosting) = (self.office.clone(), self.links.clone(), self.hosting.clone());
+        let (told, links, hosting) = (self.told.clone(), self.links.clone(), self.hosting.clone());
         let is_here = from == self.me;
         tokio::spawn(async move {
             let released = if is_here {
@@ -522,13 +565,13 @@ impl Term {
             if let Err(why) = &result {
                 tracing::warn!(%point, %from, "a mechtron does not leave its node: {why}");
             }
-            // The loop ends with the node.
-            _ = office.told.send(Told::Released(point, ticket, epoch, result)).await;
+            // The loop ends with the node, or with its time.
+            _ = told.send(Told::Released(point, ticket, epoch, result)).await;
         });
     }
 
     fn adopt(&self, ticket: Ticket, point: Point, to: NodeName, epoch: Epoch, state: Option<Bytes>) {
-        let (office, links, hosting) = (self.office.clone(), self.links.clone(), self.hosting.clone());
+        let (told, links, hosting) = (self.told.clone(), self.links.clone(), self.hosting.clone());
         let is_here = to == self.me;
         tokio::spawn(async move {
             let adopted = if is_here {
@@ -542,8 +585,8 @@ impl Term {
             if let Err(why) = &result {
                 tracing::warn!(%point, %to, "a node does not take a mechtron over: {why}");
             }
-            // The loop ends with the node.
-            _ = office.told.send(Told::Adopted(point, ticket, result)).await;
+            // The loop ends with the node, or with its time.
+            _ = told.send(Told::Adopted(point, ticket, result)).await;
         });
     }
 
@@ -555,17 +598,22 @@ impl Term {
         status: Option<Status>,
         expect: starlane_core::Revision,
     ) {
-        let office = self.office.clone();
+        let (office, told, provided) = (self.office.clone(), self.told.clone(), self.provided.clone());
         tokio::spawn(async move {
-            let written = office
-                .registry
-                .assign(&office.by, &point, assignment.as_ref(), status.as_ref(), expect)
-                .await;
-            let resource = written.inspect_err(|error| {
+            let (assignment, status) = (assignment.as_ref(), status.as_ref());
+            let written = office.registry.assign(
+                &office.by,
+                &point,
+                assignment,
+                status,
+                Some(expect),
+                provided.as_ref(),
+            );
+            let resource = written.await.inspect_err(|error| {
                 tracing::debug!(%point, "where a mechtron lives is not written: {error}");
             });
-            // The loop ends with the node.
-            _ = office.told.send(Told::Written(point, ticket, resource.ok())).await;
+            // The loop ends with the node, or with its time.
+            _ = told.send(Told::Written(point, ticket, resource.ok())).await;
         });
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -12,16 +12,17 @@ use futures::future::BoxFuture;
 use gateway::portal::is_event;
 use mesh::join::{self, Carrier, Enrolment};
 use mesh::{About, Answer, Call, Credentials, LinkStateRouting, Local, Map, Parts, Place, Service, Socket};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use resource_registry::store::StoreService;
-use resource_registry::{BlobService, StateService, Unanswered, Upstream};
+use resource_registry::{BlobService, Registry, StateService, Unanswered, Upstream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use starlane_core::{Body, Code, Message, NodeId, NodeName, Outcome, Problem, Refusal};
+use starlane_core::{Body, Code, Message, NodeId, NodeName, Outcome, Problem, Refusal, Role};
 
 use super::hosting::Hosting;
 use super::leader::Leader;
 use super::members::Members;
+use super::nearby::{Candidate, Nearby};
 use super::router::Router;
 use super::services::{self, BLOBS, DESK, HOST, LEADER, STATES, STORE};
 use super::serving::Serving;
@@ -44,18 +45,19 @@ const WHO_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Links {
     pub(super) handle: mesh::Handle,
     pub(super) map: Map,
-    /// The registry's node.
-    pub(super) registry: NodeName,
+    /// The first node of the registry.
+    pub(super) home: NodeName,
+    registries: Arc<Registries>,
 }
 
-/// The desk of the registry's node.
+/// The desk of a node of the registry.
 pub(super) type RegistryDesk = join::Service<Enrolment<RegistryTokens, Members>>;
 
 /// What links are started from.
 pub(super) struct Start {
     pub(super) identity: mesh::Identity,
-    /// The registry's node.
-    pub(super) registry: NodeName,
+    /// The first node of the registry.
+    pub(super) home: NodeName,
     /// What they send and receive over.
     pub(super) socket: UdpSocket,
     /// Where nodes are enrolled, on the registry's node; any other carries requests there.
@@ -72,8 +74,9 @@ impl Links {
     /// # Errors
     /// When the labels are more than can be told, or the system does not play along.
     pub(super) fn start(start: Start, arrivals: &Arc<Arrivals>) -> Result<Self, Problem> {
-        let Start { identity, registry, socket, desk, labels, addresses, seed } = start;
-        let about = About { labels, registry: identity.me().name == registry, draining: false };
+        let Start { identity, home, socket, desk, labels, addresses, seed } = start;
+        let me = identity.me();
+        let about = About { labels, registry: serves(&me.name, me.role, &home), draining: false };
         let sequence = ids::now().0;
         let (routing, map) = LinkStateRouting::new(&identity, about, sequence).map_err(|error| {
             Problem::new(Code::Usage, format!("the labels of this node cannot be told to others: {error}"))
@@ -101,12 +104,50 @@ impl Links {
             Problem::new(Code::Internal, format!("the links of this node cannot be started: {error}"))
         })?;
         carrier.set_links(handle.clone());
-        Ok(Self { handle, map, registry })
+        let registries =
+            Registries { map: map.clone(), me: me.name.id(), home: home.clone(), nearby: Mutex::default() };
+        Ok(Self { handle, map, home, registries: Arc::new(registries) })
     }
 
-    /// The way to a service of the registry's node.
+    /// What this node is called.
+    pub(super) fn me(&self) -> &NodeName {
+        &self.handle.me().name
+    }
+
+    /// The way to a service of whichever other node of the registry answers.
     pub(super) fn way(&self, service: Service) -> Arc<dyn Upstream> {
-        Arc::new(Way { links: self.handle.clone(), to: self.registry.id(), service })
+        Arc::new(Way {
+            links: self.handle.clone(),
+            registries: self.registries.clone(),
+            service,
+            turned: Mutex::default(),
+        })
+    }
+
+    /// Waits until a way leads to a node of the registry.
+    pub(super) async fn reach_registry(&self) {
+        let mut routes = self.map.watch();
+        // The links end with the node.
+        _ = routes.wait_for(|_| self.registries.choose(&[]).is_some()).await;
+    }
+
+    /// Asks whichever other node of the registry answers: what any of them can do.
+    ///
+    /// # Errors
+    /// What it answers in place of an answer, and `E-UNREACHABLE` or `E-TIMEOUT`.
+    pub(super) async fn ask_registry<T: DeserializeOwned>(
+        &self,
+        service: Service,
+        ask: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<T, Problem> {
+        let body = services::ask(ask, &[]).map_err(Problem::from)?;
+        let answer = self.way(service).call(body, timeout).await;
+        let answer = answer.map_err(|unanswered| {
+            let (Unanswered::Rejected(refusal) | Unanswered::Unknown(refusal)) = unanswered;
+            unanswered_by(refusal, &self.home)
+        })?;
+        Ok(services::answered(answer)?.0)
     }
 
     /// Who asks; a node that has just joined may ask before it was heard of.
@@ -137,11 +178,11 @@ impl Links {
     ) -> Result<(T, Bytes), Problem> {
         let body = services::ask(ask, rest).map_err(Problem::from)?;
         let answer = self.handle.call(to.id(), service, body, timeout).await;
-        services::answered(answer.map_err(|refusal| unanswered(refusal, to))?)
+        services::answered(answer.map_err(|refusal| unanswered_by(refusal, to))?)
     }
 }
 
-fn unanswered(refusal: Refusal, to: &NodeName) -> Problem {
+fn unanswered_by(refusal: Refusal, to: &NodeName) -> Problem {
     let mut problem = Problem::from(refusal);
     if matches!(problem.code, Code::Unreachable | Code::Timeout) {
         problem.detail = format!("the node `{to}` does not answer: {}", problem.detail);
@@ -172,32 +213,108 @@ pub(super) fn bind(listen: Option<SocketAddr>) -> Result<UdpSocket, Problem> {
     })
 }
 
-/// A way to a service of the registry's node.
+/// Whether a node has the registry: the first of the mesh, and those whose certificate says so.
+pub(super) fn serves(name: &NodeName, role: Role, home: &NodeName) -> bool {
+    name == home || role == Role::Registry
+}
+
+/// The other nodes of the registry, as the routes show them, and which of them is asked.
+struct Registries {
+    map: Map,
+    me: NodeId,
+    home: NodeName,
+    nearby: Mutex<Nearby>,
+}
+
+impl Registries {
+    /// The one to ask; `except` were asked already.
+    fn choose(&self, except: &[NodeId]) -> Option<NodeId> {
+        let routes = self.map.routes();
+        let others = routes.members().iter().filter(|member| member.id != self.me);
+        let serve = others.filter(|member| serves(&member.advert.name, member.advert.role, &self.home));
+        let candidates: Vec<Candidate> = serve
+            .map(|member| Candidate { node: member.id, cost: member.route.map(|route| route.cost) })
+            .collect();
+        self.nearby.lock().choose(&candidates, except, Instant::now())
+    }
+
+    /// Whether another node can be asked in place of one that refused: it cannot do what those of the registry do.
+    fn note(&self, node: NodeId, answer: &Result<Bytes, Unanswered>) -> bool {
+        let mut nearby = self.nearby.lock();
+        match answer {
+            Ok(_) => nearby.answered(node),
+            Err(Unanswered::Unknown(_)) => nearby.failed(node, Instant::now()),
+            Err(Unanswered::Rejected(refusal)) => {
+                let is_out =
+                    [Code::Unreachable, Code::NoRoute, Code::NotReady, Code::Draining, Code::Unsupported];
+                if is_out.contains(&refusal.code) {
+                    nearby.failed(node, Instant::now());
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// A way to a service of the nodes of the registry. What surely did not run at one of them is asked of the next.
 struct Way {
     links: mesh::Handle,
-    to: NodeId,
+    registries: Arc<Registries>,
     service: Service,
+    /// Those that do not have what was asked for.
+    turned: Mutex<Vec<NodeId>>,
 }
 
 impl Upstream for Way {
     fn call(&self, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, Unanswered>> {
+        let mut asked = self.turned.lock().clone();
+        let first = self.registries.choose(&asked).unwrap_or_else(|| self.registries.home.id());
         // Sent when called.
-        let outcome = self.links.call_outcome(self.to, self.service, request, timeout);
+        let outcome = self.links.call_outcome(first, self.service, request.clone(), timeout);
+        let (links, registries, service) = (self.links.clone(), self.registries.clone(), self.service);
         async move {
-            match outcome.await {
-                Outcome::Ok(reply) => match reply.body {
-                    Body::Bytes(bytes) => Ok(bytes),
-                    Body::Blob(_) => {
-                        let refusal = Refusal::new(Code::Internal, "the answer is no bytes");
-                        Err(Unanswered::Unknown(refusal))
-                    }
-                },
-                // A service refuses before it does anything.
-                Outcome::Rejected(refusal) | Outcome::Failed(refusal) => Err(Unanswered::Rejected(refusal)),
-                Outcome::Unknown(refusal) => Err(Unanswered::Unknown(refusal)),
+            let ends = Instant::now() + timeout;
+            let (mut node, mut answer) = (first, bytes_of(outcome.await));
+            loop {
+                if !registries.note(node, &answer) {
+                    return answer;
+                }
+                asked.push(node);
+                let left = ends.saturating_duration_since(Instant::now());
+                let Some(next) = registries.choose(&asked).filter(|_| !left.is_zero()) else { return answer };
+                node = next;
+                answer = bytes_of(links.call_outcome(next, service, request.clone(), left).await);
             }
         }
         .boxed()
+    }
+
+    fn turn(&self) -> bool {
+        let mut turned = self.turned.lock();
+        if let Some(node) = self.registries.choose(&turned) {
+            turned.push(node);
+        }
+        if self.registries.choose(&turned).is_some() {
+            return true;
+        }
+        turned.clear();
+        false
+    }
+}
+
+fn bytes_of(outcome: Outcome) -> Result<Bytes, Unanswered> {
+    match outcome {
+        Outcome::Ok(reply) => match reply.body {
+            Body::Bytes(bytes) => Ok(bytes),
+            Body::Blob(_) => {
+                let refusal = Refusal::new(Code::Internal, "the answer is no bytes");
+                Err(Unanswered::Unknown(refusal))
+            }
+        },
+        // A service refuses before it does anything.
+        Outcome::Rejected(refusal) | Outcome::Failed(refusal) => Err(Unanswered::Rejected(refusal)),
+        Outcome::Unknown(refusal) => Err(Unanswered::Unknown(refusal)),
     }
 }
 
@@ -255,10 +372,13 @@ impl Arrival {
     }
 }
 
-/// What the registry's node does for all others.
+/// What a node of the registry does for all others.
 pub(super) struct Services {
+    pub(super) registry: Registry,
     pub(super) store: StoreService,
     pub(super) blobs: BlobService,
+    /// For other nodes of the registry.
+    pub(super) blobs_beside: BlobService,
     pub(super) states: StateService,
     pub(super) desk: RegistryDesk,
     pub(super) leader: Leader,
@@ -290,7 +410,7 @@ impl Arrivals {
         _ = self.links.set(links);
     }
 
-    /// Answers what only the registry's node can.
+    /// Answers what only a node of the registry can.
     pub(super) fn set_services(&self, services: Services) {
         *self.services.write() = Some(Arc::new(services));
     }
@@ -329,23 +449,32 @@ impl Arrivals {
     ) -> Result<BoxFuture<'static, Result<Bytes, Refusal>>, Refusal> {
         if call.service == HOST {
             let ask = asked::<HostAsk>(call.body)?;
-            let moves = matches!(ask.0, HostAsk::Release { .. } | HostAsk::Adopt { .. });
-            if moves && self.links.get().is_none_or(|links| links.registry != name) {
-                return Err(Refusal::new(Code::Forbidden, "only the leader moves mechtrons"));
-            }
-            return Ok(self.receivers()?.hosting.answer(ask));
+            return Ok(self.receivers()?.hosting.answer(name, ask));
         }
         if ![STORE, BLOBS, STATES, LEADER, DESK].contains(&call.service) {
             return Err(unknown());
         }
         let services = self.services.read().clone().ok_or_else(|| match self.links.get() {
-            Some(links) if links.registry != links.handle.me().name => {
+            Some(links) if !serves(links.me(), links.handle.me().role, &links.home) => {
                 Refusal::new(Code::Unsupported, "this node does not keep the registry")
             }
             _ => starting(),
         })?;
+        // Another node of the registry may still reach its etcd.
+        if [STORE, STATES, DESK].contains(&call.service)
+            && let Some(lost) = services.registry.contact().and_then(|contact| contact.lost)
+        {
+            return Err(Refusal::new(Code::NotReady, format!("the registry cannot be reached: {lost}")));
+        }
+        let role = |name: &NodeName| {
+            let routes = self.links.get()?.map.routes();
+            routes.member(name.id()).map(|member| member.advert.role)
+        };
+        let home = self.links.get().map(|links| &links.home);
+        let is_beside = home == Some(&name) || role(&name) == Some(Role::Registry);
         Ok(match call.service {
             STORE => services.store.handle(name, call.body),
+            BLOBS if is_beside => services.blobs_beside.handle(name, call.body),
             BLOBS => services.blobs.handle(name, call.body),
             STATES => services.states.handle(name, call.body),
             LEADER => services.leader.answer(name, asked(call.body)?.0),

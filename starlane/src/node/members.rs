@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh::identity::Fingerprint;
 use mesh::join::{Admission, Admitted, Applicant, Contact, Denied};
-use resource_registry::{Registry, Reserved};
+use resource_registry::{Error, Provided, Registry, Reserved};
 use starlane_core::{
     Agent, Base, Code, Generation, Key, Kind, NodeName, Point, Problem, PropertyChange, Resource, Role,
     Status, Value,
@@ -24,6 +24,9 @@ const VERSION: &str = "node.version";
 const DRAINING: &str = "draining";
 /// It is no member any more.
 const REVOKED: &str = "revoked";
+
+/// How often it is decided anew about a member of which something else was written meanwhile.
+const ATTEMPTS_MAX: usize = 8;
 
 /// All nodes.
 pub(super) const NODES: &str = "mesh:nodes:*<Node>";
@@ -145,11 +148,45 @@ pub(super) async fn write(
     registry.put_reserved(by, Reserved::new(point, Kind::of(Base::Node), changes, status)).await.map(drop)
 }
 
-/// Who may become a member, by what the registry has: for the registry's own node, which alone decides.
+/// Checks that a registry is the one that a later node of it joined.
+///
+/// # Errors
+/// `E-FORBIDDEN` for a node that was shut out, `E-NOT-FOUND` for a registry that does not know it.
+pub(super) async fn check_known(registry: &Registry, me: &NodeName, key: Fingerprint) -> Result<(), Problem> {
+    registry.fresh().await?;
+    let node = me.point().and_then(|point| registry.get(&point)).map(|node| Record::of(&node));
+    match node {
+        Some(node) if node.revoked => {
+            let detail = "this node was shut out of its mesh";
+            let help = "join again with a new token, and an empty folder: `starlane token --role registry` makes one";
+            Err(Problem::new(Code::Forbidden, detail).help(help))
+        }
+        Some(node) if node.key == Some(key.to_string()) => Ok(()),
+        _ => Err(Problem::new(Code::NotFound, format!("the registry there does not know the node `{me}`"))
+            .help("name the etcd and the prefix that the other nodes of the registry name")),
+    }
+}
+
+/// Checks that nobody else serves a registry which is in a file again: others would go on with what it was in etcd.
+///
+/// # Errors
+/// `E-USAGE`
+pub(super) fn check_alone(registry: &Registry, me: &NodeName) -> Result<(), Problem> {
+    let nodes = registry.select(&NODES.parse()?, usize::MAX, None)?.resources;
+    let others = nodes.iter().filter_map(|node| Some((NodeName::of_point(&node.point)?, Record::of(node))));
+    let mut others =
+        others.filter(|(name, record)| name != me && record.role == Some(Role::Registry) && !record.revoked);
+    let Some((name, _)) = others.next() else { return Ok(()) };
+    let detail = format!("`{name}` serves this registry too, which only a registry in etcd can be");
+    Err(Problem::new(Code::Usage, detail)
+        .help(format!("shut it out before the registry is moved into a file: `starlane node revoke {name}`")))
+}
+
+/// Who may become a member, by what the registry has: for the nodes of the registry, which alone decide.
 pub(super) struct Members {
     registry: Registry,
     by: Agent,
-    /// Where those who join go from here; the registry's node first.
+    /// Where those who join go from here; the first node of the registry first.
     contact: NodeName,
     addresses: Vec<String>,
     /// Held by whoever decides about one member.
@@ -157,7 +194,7 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// `addresses` are those where the registry's node can be dialled.
+    /// `addresses` are those where this node can be dialled, `contact` is the first node of the registry.
     pub(super) fn new(registry: Registry, by: Agent, contact: NodeName, addresses: Vec<String>) -> Self {
         Self { registry, by, contact, addresses, deciding: Arc::default() }
     }
@@ -175,7 +212,8 @@ impl Members {
     }
 
     /// What is known under the applicant's name, when it may have that name.
-    fn known(&self, applicant: &Applicant) -> Result<Option<Record>, Denied> {
+    async fn known(&self, applicant: &Applicant) -> Result<Option<Record>, Denied> {
+        self.registry.fresh().await.map_err(|_| Denied::OutOfReach)?;
         let mut known = None;
         for (name, record) in self.all()? {
             if name == applicant.name {
@@ -192,64 +230,99 @@ impl Members {
         Ok(known)
     }
 
-    /// The registry's node, then whoever else can be dialled.
+    /// The first node of the registry with where this one can be dialled, the others of the registry, then whoever else can be.
     fn contacts(&self) -> Result<Vec<Contact>, Denied> {
-        let first = Contact { name: self.contact.clone(), addresses: self.addresses.clone() };
-        let others =
-            self.all()?.into_iter().filter(|(name, record)| *name != self.contact && !record.revoked);
-        let others =
-            others.filter_map(|(name, record)| Some(Contact { name, addresses: vec![record.address?] }));
-        Ok([first].into_iter().chain(others.take(super::membership::ADDRESSES_MAX)).collect())
+        let mut first = Contact { name: self.contact.clone(), addresses: self.addresses.clone() };
+        let mut others = self.all()?;
+        others.retain(|(_, record)| !record.revoked);
+        others.sort_by_key(|(_, record)| record.role != Some(Role::Registry));
+        let mut contacts = Vec::new();
+        for (name, record) in others {
+            let Some(address) = record.address else { continue };
+            if name != self.contact {
+                contacts.push(Contact { name, addresses: vec![address] });
+            } else if !first.addresses.contains(&address) {
+                first.addresses.push(address);
+            }
+        }
+        contacts.truncate(super::membership::ADDRESSES_MAX);
+        Ok([first].into_iter().chain(contacts).collect())
     }
 
+    /// Writes down what was decided by a resource as it was; `false` when it is another by now.
     async fn write(
         &self,
         applicant: &Applicant,
         generation: Generation,
         mut changes: Vec<PropertyChange>,
         status: Status,
-    ) -> Result<(), Denied> {
+        before: Option<&Resource>,
+    ) -> Result<bool, Denied> {
         let point = applicant.name.point().ok_or(Denied::OutOfReach)?;
         changes.extend(told(Some(applicant.key), generation, applicant.role));
-        write(&self.registry, &self.by, point, changes, status).await.map_err(|error| {
-            tracing::warn!(name = %applicant.name, "a node cannot be written down: {error}");
-            Denied::OutOfReach
-        })
+        let provided = match before {
+            Some(before) => Provided::At(point.clone(), before.modified),
+            None => Provided::Absent(point.clone()),
+        };
+        let node = Reserved::new(point, Kind::of(Base::Node), changes, status);
+        match self.registry.put_all_reserved_if(&self.by, vec![node], Some(&provided)).await {
+            Ok(_) => Ok(true),
+            Err(Error::Exists { .. } | Error::NotFound(_) | Error::RevisionConflict { .. }) => Ok(false),
+            Err(error) => {
+                tracing::warn!(name = %applicant.name, "a node cannot be written down: {error}");
+                Err(Denied::OutOfReach)
+            }
+        }
     }
 }
 
 impl Admission for Members {
     async fn may_join(&self, applicant: &Applicant) -> Result<(), Denied> {
-        self.known(applicant).map(drop)
+        self.known(applicant).await.map(drop)
     }
 
     async fn admit(&self, applicant: &Applicant) -> Result<Admitted, Denied> {
         let _one = self.deciding.lock().await;
-        let known = self.known(applicant)?;
-        let later = known.map_or(Generation(0), |known| Generation(known.generation.0.saturating_add(1)));
-        let generation = applicant.generation.max(later);
+        let point = applicant.name.point().ok_or(Denied::OutOfReach)?;
         let labels = applicant.labels.iter().map(|(key, value)| (key, Some(value.as_str())));
         // A label that says something else would have been refused with the token, or is the newcomer's own mistake.
         let labels = labels.filter(|(key, _)| is_label(key));
         let mut changes = label_changes(labels).map_err(|_| Denied::OutOfReach)?;
         changes.extend(unset(REVOKED));
-        let status = Status::because(starlane_core::Phase::Pending, "it joined, and was not heard yet");
-        self.write(applicant, generation, changes, status).await?;
-        Ok(Admitted { generation, contacts: self.contacts()? })
+        // Another node of the registry may decide about the same name at the same time: the first that is written holds.
+        for _ in 0..ATTEMPTS_MAX {
+            let known = self.known(applicant).await?;
+            let before = self.registry.get(&point);
+            if known != before.as_deref().map(Record::of) {
+                continue;
+            }
+            let later = known.map_or(Generation(0), |known| Generation(known.generation.0.saturating_add(1)));
+            let generation = applicant.generation.max(later);
+            let status = Status::because(starlane_core::Phase::Pending, "it joined, and was not heard yet");
+            if self.write(applicant, generation, changes.clone(), status, before.as_deref()).await? {
+                return Ok(Admitted { generation, contacts: self.contacts()? });
+            }
+        }
+        Err(Denied::OutOfReach)
     }
 
     async fn stay(&self, applicant: &Applicant) -> Result<Admitted, Denied> {
         let _one = self.deciding.lock().await;
         let point = applicant.name.point().ok_or(Denied::Removed)?;
-        let node = self.registry.get(&point).ok_or(Denied::Removed)?;
-        let known = Record::of(&node);
-        if known.revoked || known.key.as_deref() != Some(applicant.key.to_string().as_str()) {
-            return Err(Denied::Removed);
+        for _ in 0..ATTEMPTS_MAX {
+            self.registry.fresh().await.map_err(|_| Denied::OutOfReach)?;
+            let node = self.registry.get(&point).ok_or(Denied::Removed)?;
+            let known = Record::of(&node);
+            if known.revoked || known.key.as_deref() != Some(applicant.key.to_string().as_str()) {
+                return Err(Denied::Removed);
+            }
+            let generation = applicant.generation.max(known.generation);
+            let is_known = generation <= known.generation && known.role == Some(applicant.role);
+            let status = node.status.clone();
+            if is_known || self.write(applicant, generation, Vec::new(), status, Some(&node)).await? {
+                return Ok(Admitted { generation, contacts: self.contacts()? });
+            }
         }
-        let generation = applicant.generation.max(known.generation);
-        if generation > known.generation || known.role != Some(applicant.role) {
-            self.write(applicant, generation, Vec::new(), node.status.clone()).await?;
-        }
-        Ok(Admitted { generation, contacts: self.contacts()? })
+        Err(Denied::OutOfReach)
     }
 }

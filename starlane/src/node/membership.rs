@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mesh::Credentials;
 use mesh::identity::{Authority, Config as Keep, Error, Newcomer, system_clock};
-use mesh::join::{Contact, JoinError, Wish, join_at};
+use mesh::join::{Contact, JoinError, Wish, authority_at, join_at};
 use mesh::token::Token;
 use serde::{Deserialize, Serialize};
 use starlane_core::{Code, NodeName, Problem, Role};
@@ -24,7 +24,7 @@ const BUSY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Who a node is.
 pub(super) struct Membership {
     pub(super) identity: mesh::Identity,
-    /// Kept by the first node of a mesh alone.
+    /// Kept by the nodes of the registry alone.
     pub(super) authority: Option<Authority>,
     pub(super) contacts: ContactsFile,
     pub(super) known: Contacts,
@@ -33,7 +33,7 @@ pub(super) struct Membership {
 /// Where a member finds the others when it starts again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Contacts {
-    /// The node of the registry.
+    /// The first node of the registry.
     pub(super) registry: NodeName,
     /// Where nodes can be dialled, as `host:port`.
     pub(super) addresses: Vec<String>,
@@ -64,7 +64,10 @@ impl ContactsFile {
 pub(super) async fn open(folder: &Path, config: &Config) -> Result<Membership, Problem> {
     let contacts = ContactsFile(folder.join("contacts.json"));
     let keep = Keep { folder: folder.to_owned(), clock: system_clock() };
-    if Authority::open(folder).map_err(broken)?.is_some() {
+    let authority = Authority::open(folder).map_err(broken)?;
+    let was = mesh::Identity::certified_in(folder).map_err(broken)?;
+    let joined = was.is_some_and(|peer| peer.role == Role::Registry);
+    if authority.is_some() && !joined {
         if let Some(join) = &config.links.join {
             let what = format!(
                 "this node is the first of its own mesh, so it cannot join the one at {}",
@@ -85,12 +88,39 @@ pub(super) async fn open(folder: &Path, config: &Config) -> Result<Membership, P
         }
         let known = contacts.read().map_err(|error| unreadable(&contacts.0, &error))?;
         let known = known.ok_or_else(|| unreadable(&contacts.0, &"it is missing"))?;
-        return Ok(Membership { identity, authority: None, contacts, known });
+        return with_authority(Membership { identity, authority, contacts, known }).await;
     }
     match &config.links.join {
-        Some(join) => enrol(keep, config, join, contacts).await,
+        Some(join) => with_authority(enrol(keep, config, join, contacts).await?).await,
         None => first(keep, config, contacts),
     }
+}
+
+/// Sees to it that a node which serves the registry has the authority: another one tells it, once.
+async fn with_authority(mut membership: Membership) -> Result<Membership, Problem> {
+    let Membership { identity, authority, known, .. } = &mut membership;
+    if identity.me().role != Role::Registry || authority.is_some() {
+        return Ok(membership);
+    }
+    let mut tries = 0..BUSY_TRIES;
+    *authority = loop {
+        match authority_at(&known.addresses, identity).await {
+            Ok(told) => break Some(told),
+            Err(JoinError::Busy { retry_after, .. }) if tries.next().is_some() => {
+                tokio::time::sleep(retry_after.min(BUSY_WAIT_MAX)).await;
+            }
+            Err(error) => {
+                let mut problem = not_joined(error);
+                problem.detail =
+                    format!("no node of the registry tells the mesh's authority: {}", problem.detail);
+                let help =
+                    "one of them must be dialled from here itself, and run: start this node again then";
+                problem.help = Some(help.to_owned());
+                return Err(problem);
+            }
+        }
+    };
+    Ok(membership)
 }
 
 /// The first node of a mesh: it certifies itself.

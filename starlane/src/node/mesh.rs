@@ -358,8 +358,7 @@ impl Mesh for NodeMesh {
         let nodes = self.registry.select(&NODES.parse()?, usize::MAX, None)?.resources;
         let infos = nodes.iter().filter_map(|node| {
             let life = lives.iter().find(|life| node.point.last() == life.name.as_str());
-            let is_registry = node.point.last() == self.reach.links.registry.as_str();
-            views::node(node, &routes, life, is_registry)
+            views::node(node, &routes, life, &self.reach.links.home)
         });
         Ok(infos.collect())
     }

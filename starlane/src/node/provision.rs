@@ -410,7 +410,7 @@ impl Provision {
             }
             // Code may have run at any of them.
             self.host.remove(point);
-            self.keeping.forget(point).await?;
+            self.keeping.forget(point, None).await?;
         }
         Ok(deleted(removed))
     }

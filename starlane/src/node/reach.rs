@@ -10,6 +10,7 @@ use futures::stream::{self, BoxStream};
 use gateway::TokenTerms;
 use gateway::shapes::{DeadLetter, DeadLetterList, LogLine, TokenInfo, Why};
 use mechtron_host::Host;
+use resource_registry::Registry;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use starlane_core::{Agent, Code, NodeName, Point, Problem, Resource};
@@ -17,6 +18,7 @@ use starlane_core::{Agent, Code, NodeName, Point, Problem, Resource};
 use super::dead_letters::DeadLetters;
 use super::homes::{Home, Homes};
 use super::leader::Leader;
+use super::leadership::leader;
 use super::links::{ASK_TIMEOUT, Links};
 use super::mesh::{activation_json, log_line};
 use super::services::{HOST, HostAsk, LEADER, LeaderAsk, Logged, MadeToken, NodeLife, Placed, Terms};
@@ -24,8 +26,9 @@ use super::services::{HOST, HostAsk, LEADER, LeaderAsk, Logged, MadeToken, NodeL
 /// Reaches the leader and the hosts.
 #[derive(Clone)]
 pub(super) struct Reach {
-    /// On the registry's node.
+    /// On the nodes of the registry.
     pub(super) leader: Option<Leader>,
+    pub(super) registry: Registry,
     pub(super) links: Links,
     pub(super) homes: Homes,
     pub(super) host: Host,
@@ -53,23 +56,39 @@ impl Waiting {
 }
 
 impl Reach {
-    async fn lead<T: DeserializeOwned>(&self, ask: &LeaderAsk, timeout: Duration) -> Result<T, Problem> {
-        Ok(self.links.ask(&self.links.registry, LEADER, ask, &[], timeout).await?.0)
+    /// The leader, when it is this node.
+    fn leads_here(&self) -> Result<&Leader, NodeName> {
+        let leads = leader(&self.registry, self.homes.home());
+        self.leader.as_ref().filter(|_| leads == *self.homes.me()).ok_or(leads)
+    }
+
+    async fn lead<T: DeserializeOwned>(
+        &self,
+        leads: &NodeName,
+        ask: &LeaderAsk,
+        timeout: Duration,
+    ) -> Result<T, Problem> {
+        Ok(self.links.ask(leads, LEADER, ask, &[], timeout).await?.0)
+    }
+
+    /// Asks what any node of the registry can do.
+    async fn any<T: DeserializeOwned>(&self, ask: &LeaderAsk) -> Result<T, Problem> {
+        self.links.ask_registry(LEADER, ask, ASK_TIMEOUT).await
     }
 
     /// How the nodes are, as the leader knows.
     pub(super) async fn nodes(&self) -> Result<Vec<NodeLife>, Problem> {
-        match &self.leader {
-            Some(leader) => leader.nodes().await,
-            None => self.lead(&LeaderAsk::Nodes, ASK_TIMEOUT).await,
+        match self.leads_here() {
+            Ok(leader) => leader.nodes().await,
+            Err(leads) => self.lead(&leads, &LeaderAsk::Nodes, ASK_TIMEOUT).await,
         }
     }
 
     /// Why a point lives where it does.
     pub(super) async fn why(&self, point: Point) -> Result<Why, Problem> {
-        match &self.leader {
-            Some(leader) => leader.why(point).await,
-            None => self.lead(&LeaderAsk::Why { point }, ASK_TIMEOUT).await,
+        match self.leads_here() {
+            Ok(leader) => leader.why(point).await,
+            Err(leads) => self.lead(&leads, &LeaderAsk::Why { point }, ASK_TIMEOUT).await,
         }
     }
 
@@ -86,11 +105,11 @@ impl Reach {
                 .help(format!("`starlane why {point}` says what it waits for"))
         };
         let moved = async {
-            match &self.leader {
-                Some(leader) => leader.move_to(point.clone(), to.clone()).await,
-                None => {
+            match self.leads_here() {
+                Ok(leader) => leader.move_to(point.clone(), to.clone()).await,
+                Err(leads) => {
                     let ask = LeaderAsk::Move { point: point.clone(), to: to.clone() };
-                    self.lead(&ask, timeout).await
+                    self.lead(&leads, &ask, timeout).await
                 }
             }
         };
@@ -101,7 +120,7 @@ impl Reach {
     pub(super) async fn revoke(&self, agent: Agent, name: NodeName) -> Result<(), Problem> {
         match &self.leader {
             Some(leader) => leader.revoke(&agent, &name).await,
-            None => self.lead(&LeaderAsk::Revoke { agent, name }, ASK_TIMEOUT).await,
+            None => self.any(&LeaderAsk::Revoke { agent, name }).await,
         }
     }
 
@@ -111,7 +130,7 @@ impl Reach {
         let terms = Terms { role, ttl_seconds: ttl.as_secs().max(1), labels, name };
         match &self.leader {
             Some(leader) => leader.make_token(&agent, terms).await,
-            None => self.lead(&LeaderAsk::MakeToken { agent, terms }, ASK_TIMEOUT).await,
+            None => self.any(&LeaderAsk::MakeToken { agent, terms }).await,
         }
     }
 
@@ -119,7 +138,7 @@ impl Reach {
     pub(super) async fn tokens(&self) -> Result<Vec<TokenInfo>, Problem> {
         match &self.leader {
             Some(leader) => leader.tokens(),
-            None => self.lead(&LeaderAsk::Tokens, ASK_TIMEOUT).await,
+            None => self.any(&LeaderAsk::Tokens).await,
         }
     }
 
@@ -127,7 +146,7 @@ impl Reach {
     pub(super) async fn delete_token(&self, agent: Agent, id: String) -> Result<(), Problem> {
         match &self.leader {
             Some(leader) => leader.delete_token(&agent, &id).await,
-            None => self.lead(&LeaderAsk::DeleteToken { agent, id }, ASK_TIMEOUT).await,
+            None => self.any(&LeaderAsk::DeleteToken { agent, id }).await,
         }
     }
 

@@ -11,6 +11,7 @@ use starlane_core::{
     Agent, Base, Code, Kind, Point, Problem, PropertyChange, Resource, Revision, Status, Timestamp, Value,
 };
 
+use super::fresh::find;
 use super::genesis::mesh_point;
 use super::members;
 
@@ -19,7 +20,7 @@ const RECORD: &str = "record";
 /// How many tokens can wait to be used; one more is refused as busy.
 const TOKENS_MAX: usize = 1_000;
 
-/// The tokens of the registry's own node, which alone decides about them.
+/// The tokens, for the nodes of the registry, which alone decide about them.
 #[derive(Clone)]
 pub(super) struct RegistryTokens {
     registry: Registry,
@@ -100,7 +101,8 @@ impl RegistryTokens {
 impl Tokens for RegistryTokens {
     async fn find(&self, id: TokenId) -> Result<Option<Found>, OutOfReach> {
         let point = point(&id.to_string()).map_err(|_| OutOfReach)?;
-        let Some(resource) = self.registry.get(&point) else { return Ok(None) };
+        // Another node of the registry may have made it just now.
+        let Some(resource) = find(&self.registry, &point).await else { return Ok(None) };
         let found = |record| Found { record, revision: resource.modified.0 };
         record(&resource).map(found).map(Some).ok_or(OutOfReach)
     }

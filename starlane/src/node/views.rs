@@ -8,6 +8,7 @@ use starlane_core::placement::{self, Life, Lives, Verdict, epoch_of};
 use starlane_core::routing::Routes;
 use starlane_core::{Base, Interest, NodeId, NodeName, Phase, Point, Resource, Role};
 
+use super::links::serves;
 use super::members::Record;
 use super::router::has_code;
 use super::services::NodeLife;
@@ -28,25 +29,26 @@ pub(super) fn node(
     resource: &Resource,
     routes: &Routes,
     life: Option<&NodeLife>,
-    is_registry: bool,
+    home: &NodeName,
 ) -> Option<NodeInfo> {
     let name = NodeName::of_point(&resource.point)?;
     let record = Record::of(resource);
     let member = routes.member(name.id());
     let hops = member.and_then(|member| member.route).map(|route| route.hops);
+    let role = record.role.or(member.map(|member| member.advert.role)).unwrap_or(Role::Leaf);
     let alive = life.map_or(hops.is_some(), |life| life.alive);
     Some(NodeInfo {
         point: resource.point.clone(),
         ready: alive && !record.revoked && resource.status.phase == Phase::Ready,
         status: resource.status.clone(),
-        role: record.role.or(member.map(|member| member.advert.role)).unwrap_or(Role::Leaf),
+        role,
         generation: member.map_or(record.generation, |member| member.advert.edition.generation),
         version: record.version,
         mechtrons: life.map_or(0, |life| life.assigned),
         live: life.map_or(0, |life| life.load.live),
         hops,
         draining: record.draining,
-        registry: is_registry,
+        registry: serves(&name, role, home),
         addresses: record.address.into_iter().collect(),
         seen_ms: life.and_then(|life| life.seen_ms),
         labels: record.labels,

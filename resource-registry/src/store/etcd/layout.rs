@@ -11,6 +11,7 @@
 //! | `h/LEASE ID` | keys that one transaction hung on a lease; a hint, since they may have been let go of |
 //! | `b/BLOB` | a value that is too large to be in a row |
 //! | `s/ID` | the blobs of a commit on its way; the commit takes this away |
+//! | `m/POINT` | the state of a mechtron, which is no record: see `states.rs` |
 //! | `d/LAST` | the blobs that are of no use when the commits of this transaction are forgotten |
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -186,6 +187,14 @@ impl Layout {
 
     pub(super) fn all_staged(&self) -> (Bytes, Bytes) {
         (self.under(b"s/", &[]), self.under(b"s0", &[]))
+    }
+
+    pub(super) fn state(&self, point: &str) -> Bytes {
+        self.under(b"m/", &[point.as_bytes()])
+    }
+
+    pub(super) fn states(&self) -> (Bytes, Bytes) {
+        (self.under(b"m/", &[]), self.under(b"m0", &[]))
     }
 
     pub(super) fn useless(&self, last: u64) -> Bytes {

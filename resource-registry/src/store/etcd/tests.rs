@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
+use starlane_core::{Epoch, Point};
 
 use super::server::Etcd;
 use super::*;
@@ -448,4 +449,99 @@ async fn what_is_none_of_ours_or_too_new_is_refused() {
     head(b"").await.unwrap();
     assert!(matches!(EtcdStore::open(config.clone()), Err(Error::Corrupt { .. })));
     assert!(matches!(store.commit(put("a", Expect::Any, "1")).await, Err(Error::Corrupt { .. })));
+}
+
+/// A view that is fed by one store goes on with another, which may not have heard of the newest commits yet.
+#[tokio::test]
+async fn whoever_goes_on_elsewhere_is_never_told_that_history_is_gone() {
+    let Some(etcd) = Etcd::shared() else { return };
+    let config = config(&etcd);
+    let [one, two] = [0, 1].map(|_| EtcdStore::open(config.clone()).unwrap());
+    let served = crate::store::away::served(Arc::new(two.clone()), Arc::new(|| Timestamp(0)));
+    let upstream = crate::flaky::Flaky::new(served, 1, crate::flaky::Faults::default());
+    let remote = crate::store::RemoteStore::new(upstream, crate::store::away::quick());
+    let mut behind = 0;
+    for number in 0..50 {
+        let seen = one.commit(put("a", Expect::Any, &number.to_string())).await.unwrap();
+        behind += u64::from(two.revisions().newest < seen);
+        let mut watch = remote.watch(Bytes::new(), seen);
+        let after = one.commit(put("b", Expect::Any, &number.to_string())).await.unwrap();
+        assert_eq!(next(&mut *watch).await.revision, after);
+    }
+    println!("{behind} times it was behind");
+    assert!(behind > 0, "nothing was proved");
+}
+
+fn at(text: &str) -> Point {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn states_are_guarded_by_epochs_whoever_writes() {
+    let Some(etcd) = Etcd::shared() else { return };
+    let config = config(&etcd);
+    let [one, two] = [0, 1].map(|_| EtcdStore::open(config.clone()).unwrap().states());
+    let (cart, other) = (at("shop:cart"), at("shop:other"));
+    assert_eq!(one.get(&cart).await.unwrap(), None);
+    assert_eq!(one.claim(&cart, Epoch(3)).await.unwrap(), None);
+    assert_eq!(one.get(&cart).await.unwrap(), None, "a claim is no state");
+    one.commit(&cart, Epoch(3), "three".into()).await.unwrap();
+    one.commit(&cart, Epoch(3), "again".into()).await.unwrap();
+    assert_eq!(two.get(&cart).await.unwrap(), Some((Epoch(3), "again".into())));
+    assert_eq!(two.claim(&cart, Epoch(4)).await.unwrap(), Some("again".into()));
+    // The one before does not know yet that it is over.
+    let stale = Error::FenceStale { scope: "shop:cart".into(), epoch: Epoch(4) };
+    assert_eq!(one.commit(&cart, Epoch(3), "late".into()).await, Err(stale.clone()));
+    assert_eq!(one.claim(&cart, Epoch(3)).await, Err(stale));
+    assert_eq!(two.claim(&cart, Epoch(4)).await.unwrap(), Some("again".into()), "claimed again");
+    two.commit(&cart, Epoch(4), "four".into()).await.unwrap();
+    one.commit(&other, Epoch(1), "other".into()).await.unwrap();
+    assert_eq!(one.list(None, 10).await.unwrap(), [cart.clone(), other.clone()]);
+    assert_eq!(one.list(Some(&cart), 10).await.unwrap(), std::slice::from_ref(&other));
+    let large = vec![7; ETCD_STATE_BYTES_MAX];
+    one.commit(&other, Epoch(1), large.clone().into()).await.unwrap();
+    assert!(two.get(&other).await.unwrap() == Some((Epoch(1), large.clone().into())));
+    let too_large = one.commit(&other, Epoch(1), [&large[..], b"x"].concat().into()).await.unwrap_err();
+    assert!(
+        matches!(&too_large, Error::TooLarge(reason) if reason.contains("durability=mesh")),
+        "{too_large}"
+    );
+    // Who is late to forget what is gone does not forget what came after it.
+    one.delete_until(&cart, Epoch(3)).await.unwrap();
+    assert_eq!(one.get(&cart).await.unwrap(), Some((Epoch(4), "four".into())));
+    one.delete_until(&cart, Epoch(4)).await.unwrap();
+    one.delete(&other).await.unwrap();
+    one.delete(&other).await.unwrap();
+    assert_eq!(two.list(None, 10).await.unwrap(), []);
+    // Nothing of it is a record.
+    two.commit(&cart, Epoch(1), "new".into()).await.unwrap();
+    assert_eq!(EtcdStore::open(config).unwrap().revisions().newest, Revision(0));
+}
+
+#[tokio::test]
+async fn a_state_whose_answer_was_lost_is_found_and_written_once() {
+    let Some(etcd) = Etcd::shared() else { return };
+    let config = config(&etcd);
+    let way = Way::to(etcd.member(0));
+    let far = EtcdStore::open(way.config(&config)).unwrap().states();
+    let store = EtcdStore::open(config).unwrap();
+    let near = store.states();
+    let cart = at("shop:cart");
+    for round in 1..=5_u64 {
+        let state = Bytes::from(round.to_string());
+        way.swallow();
+        let written = tokio::spawn({
+            let (far, cart, state) = (far.clone(), cart.clone(), state.clone());
+            async move { far.commit(&cart, Epoch(7), state).await }
+        });
+        while near.get(&cart).await.unwrap() != Some((Epoch(7), state.clone())) {
+            tokio::task::yield_now().await;
+        }
+        way.heal();
+        written.await.unwrap().unwrap();
+        let Reader { client, layout, .. } = &*store.inner.reader;
+        let until = Instant::now() + Duration::from_secs(5);
+        let (row, _) = client.get(layout.state("shop:cart"), until).await.unwrap();
+        assert_eq!(row.unwrap().version as u64, round, "it was written again");
+    }
 }
