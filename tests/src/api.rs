@@ -1,7 +1,7 @@
 //! The `/v1` API as a test speaks it: blocking, and honest about lost answers.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -30,6 +30,28 @@ impl Asked {
     pub fn is_ok(&self) -> bool {
         self.outcome == "ok" && (200..300).contains(&self.status)
     }
+}
+
+/// A request about resources.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Request {
+    /// `GET`, `POST`, `PATCH` or `DELETE`.
+    pub method: &'static str,
+    /// With its query.
+    pub path: String,
+    /// JSON.
+    pub body: Option<Value>,
+    /// The revision that it is meant for.
+    pub if_match: Option<u64>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// Nobody was there to be asked.
+    Unsent,
+    /// The node may have heard it, and done it, or do it later.
+    Unheard,
 }
 
 /// The API of a node that may be killed in between.
@@ -67,6 +89,48 @@ impl Api {
             return space.inside(work);
         }
         work()
+    }
+
+    /// The same for a thread that moves into the node's network for good, which spares a thread for each request.
+    pub fn entered(mut self) -> Self {
+        #[cfg(target_os = "linux")]
+        if let Some(space) = self.space.take() {
+            space.enter();
+        }
+        self
+    }
+
+    /// Asks once, and waits so long for the answer.
+    pub(crate) fn ask(&self, request: &Request, patience: Duration) -> Result<(u16, Value), Lost> {
+        let mut builder = ureq::http::Request::builder()
+            .method(request.method)
+            .uri(format!("{}{}", self.base, request.path))
+            .header("authorization", &self.token);
+        if let Some(revision) = request.if_match {
+            builder = builder.header("if-match", format!("\"{revision}\""));
+        }
+        self.inside(|| {
+            let answer = match &request.body {
+                Some(body) => {
+                    let asked = builder.header("content-type", "application/json").body(body.to_string());
+                    let asked = self.agent.configure_request(asked.expect("a request can be written"));
+                    self.agent.run(asked.timeout_global(Some(patience)).build())
+                }
+                None => {
+                    let asked =
+                        self.agent.configure_request(builder.body(()).expect("a request can be written"));
+                    self.agent.run(asked.timeout_global(Some(patience)).build())
+                }
+            };
+            let mut answer = answer.map_err(|error| match error {
+                ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => Lost::Unsent,
+                ureq::Error::Timeout(ureq::Timeout::Connect) | ureq::Error::ConnectionFailed => Lost::Unsent,
+                _ => Lost::Unheard,
+            })?;
+            // An answer that breaks off tells nothing for sure.
+            let json = answer.body_mut().read_json().map_err(|_| Lost::Unheard)?;
+            Ok((answer.status().as_u16(), json))
+        })
     }
 
     /// Posts JSON; `None` when no answer came.

@@ -10,6 +10,7 @@ mod api;
 pub mod book;
 #[cfg(unix)]
 pub mod etcd;
+pub mod linear;
 #[cfg(target_os = "linux")]
 pub mod mesh;
 #[cfg(target_os = "linux")]

@@ -7,6 +7,10 @@ use tests::soak;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    #[cfg(target_os = "linux")]
+    if let ["soak", "linear", flags @ ..] = &words[..] {
+        return linear(flags).unwrap_or_else(usage);
+    }
     let ["soak", name] = words[..] else { return usage() };
     let kept = match name {
         "kill" => {
@@ -66,8 +70,44 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
     })
 }
 
+/// Histories on each store, or on one: `--runs N --seconds N --store embedded|etcd --seed N`. `None` when that is not what was
+/// written.
+#[cfg(target_os = "linux")]
+fn linear(flags: &[&str]) -> Option<ExitCode> {
+    use std::time::Duration;
+
+    use soak::{Histories, Store, Work};
+
+    let (mut runs, mut seconds, mut seed) = (200, 10, 1);
+    let mut stores = vec![Store::Embedded, Store::Etcd];
+    for flag in flags.chunks(2) {
+        match *flag {
+            ["--runs", value] => runs = value.parse().ok()?,
+            ["--seconds", value] => seconds = value.parse().ok()?,
+            ["--seed", value] => seed = value.parse().ok()?,
+            ["--store", "embedded"] => stores = vec![Store::Embedded],
+            ["--store", "etcd"] => stores = vec![Store::Etcd],
+            _ => return None,
+        }
+    }
+    let kept = stores.into_iter().map(|store| {
+        let lab = tests::net::Lab::new()?;
+        let work = Work::Time(Duration::from_secs(seconds));
+        let kept_in = tests::root().join("target/linear");
+        let judged =
+            soak::histories(lab, &Histories { store, runs, work, faults: 3, seed, stale: false, kept_in })?;
+        println!("{judged}");
+        Some(judged.report().kept())
+    });
+    // All are run, whatever the first says.
+    let kept: Vec<Option<bool>> = kept.collect();
+    Some(if kept.iter().all(|kept| *kept == Some(true)) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn usage() -> ExitCode {
-    let names = "kill, etcd, orders, revoke, outcome, order, death, alive, split, drain, move-memory, move-node, move-mesh, cable";
+    let names = "kill, etcd, linear, orders, revoke, outcome, order, death, alive, split, drain, move-memory, move-node, \
+                 move-mesh, cable";
     eprintln!("usage: soak NAME, where NAME is one of: {names}");
+    eprintln!("       soak linear [--runs N] [--seconds N] [--store embedded|etcd] [--seed N]");
     ExitCode::from(2)
 }

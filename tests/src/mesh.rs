@@ -75,6 +75,11 @@ impl Mesh {
 
     /// Starts one more node, and waits until it is ready. The first one makes the mesh; the others join it.
     pub fn add(&mut self, plan: Plan<'_>) -> &Node {
+        self.add_keeping(plan, |_| None)
+    }
+
+    /// The same for a node that keeps its registry where `registry` says, which is asked when the node's network is there.
+    pub fn add_keeping(&mut self, plan: Plan<'_>, registry: impl FnOnce(&Serve) -> Option<String>) -> &Node {
         let mut serve = Serve::named(plan.name);
         serve.labels.push(format!("at={}", plan.name));
         serve.space = self.lab.as_ref().map(|lab| match plan.nat {
@@ -91,6 +96,7 @@ impl Mesh {
             let address = self.through.or(first.served().listen).expect("the first node can be dialled");
             serve.join = Some((address, token(first, plan.dialled)));
         }
+        serve.registry = registry(&serve);
         self.nodes.push(Node::serve(serve));
         self.nodes.last().expect("one was added")
     }

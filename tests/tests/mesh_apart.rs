@@ -71,6 +71,10 @@ fn the_side_without_the_registry_goes_on_and_yields_after() {
     let cut_off = mesh.node("edge");
     let said = cut_off.exec("create mesh-test:late<Base>").fails(6);
     assert!(said.contains("E-UNREACHABLE") && said.contains("nothing was changed"), "{said}");
+    // What is not known here may be on the other side: that nothing is there is not for this side to say.
+    assert_eq!(write(cloud, "elsewhere").0, 201);
+    let said = cut_off.exec("set mesh-test:elsewhere{ +color=blue }").fails(6);
+    assert!(said.contains("E-UNREACHABLE"), "{said}");
     let said = cut_off.run(["get", &stays]).fails(6);
     assert!(said.contains("--stale-ok"), "{said}");
     assert!(cut_off.run(["get", &stays, "--stale-ok"]).ok().contains(&stays));

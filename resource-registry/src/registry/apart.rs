@@ -56,6 +56,35 @@ async fn every_node_sees_and_changes_the_same() {
     assert!(home.contact().is_none() && edge.contact().unwrap().lost.is_none());
 }
 
+/// Two nodes expect the same revision of a resource, one to change it and one to take it away.
+#[tokio::test]
+async fn a_delete_that_expects_a_revision_is_refused_when_another_changes_it_meanwhile() {
+    let home = home().await;
+    let (edge, _) = node(&home, 5, Faults { yields: 20, ..Faults::default() }).await;
+    let mut deletes = 0;
+    for n in 0..200 {
+        let made = home.create(&ann(), make("shop:a", "App")).await.unwrap().resource;
+        edge.fresh().await.unwrap();
+        let (at, by) = (made.modified, ann());
+        let delete = Delete { expect: Some(at), ..Delete::point(made.point.clone(), n % 2 == 0) };
+        let change = home.set(&by, &made.point, vec![set("x", "1")], Some(at));
+        let later = async {
+            for _ in 0..n % 40 {
+                tokio::task::yield_now().await;
+            }
+            change.await
+        };
+        let (deleted, changed) = tokio::join!(edge.delete(&by, delete), later);
+        assert!(deleted.is_ok() != changed.is_ok(), "{n}: {deleted:?} and {changed:?}");
+        deletes += usize::from(deleted.is_ok());
+        if let Err(refused) = deleted {
+            assert_eq!(code(refused), Code::RevisionConflict);
+            home.delete(&by, Delete::point(made.point.clone(), false)).await.unwrap();
+        }
+    }
+    assert!((1..200).contains(&deletes), "either comes first now and then: {deletes}");
+}
+
 /// Polls are told after a while that nothing happened, so what another node just did is not in the view yet.
 #[tokio::test]
 async fn what_is_refused_or_done_already_is_decided_by_what_was_acknowledged() {

@@ -41,7 +41,7 @@ impl Inner {
         self.fresh().await?;
         let mut attempts = 1..ATTEMPTS_MAX;
         let removed = loop {
-            match self.delete_listed(by, self.to_delete(delete, by_hand)?, by_hand).await {
+            match self.delete_listed(by, delete, self.to_delete(delete, by_hand)?, by_hand).await {
                 // Others made or took away some of it since it was listed.
                 Err(Error::HasChildren { .. } | Error::NotFound(_))
                     if delete.recursive && attempts.next().is_some() =>
@@ -59,10 +59,12 @@ impl Inner {
         Ok(removed)
     }
 
-    /// Takes away what was listed, children before their parents.
+    /// Takes away what was listed, children before their parents. What is expected is looked at again by each commit: another
+    /// node may have changed it since it was listed.
     async fn delete_listed(
         &self,
         by: &Agent,
+        delete: &Delete,
         list: Vec<Point>,
         by_hand: bool,
     ) -> Result<Vec<(Point, Kind)>, Error> {
@@ -72,6 +74,9 @@ impl Inner {
         for part in list.chunks(at_once) {
             let kinds = self
                 .commit(by, by_hand, |draft| {
+                    if let DeleteTarget::Point(point) = &delete.target {
+                        draft.expect(point, delete.expect)?;
+                    }
                     part.iter().map(|point| draft.delete(point)).collect::<Result<Vec<_>, Stop>>()
                 })
                 .await;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use resource_registry::Registry;
 use starlane_core::{Code, Point, Problem, Resource};
 
+use super::commands::not_found;
+
 /// Waits until what is read here holds all that was acknowledged before.
 ///
 /// # Errors
@@ -24,6 +26,18 @@ pub(super) async fn latest(registry: &Registry) -> Result<(), Problem> {
 /// The resource at a point; one that is not known here is asked for once, since it may be new.
 pub(super) async fn find(registry: &Registry, point: &Point) -> Option<Arc<Resource>> {
     find_by(registry, || registry.get(point)).await
+}
+
+/// The resource at a point. That nothing is there is said only of what is surely so: what is merely not known here may be new.
+///
+/// # Errors
+/// `E-NOT-FOUND` when nothing is there, `E-UNREACHABLE` when that cannot be asked.
+pub(super) async fn there(registry: &Registry, point: &Point) -> Result<Arc<Resource>, Problem> {
+    if let Some(known) = registry.get(point) {
+        return Ok(known);
+    }
+    latest(registry).await?;
+    registry.get(point).ok_or_else(|| not_found(registry, point))
 }
 
 /// What is known here; when that is nothing, it is looked for again once all is known that was acknowledged before.

@@ -26,7 +26,7 @@ use starlane_core::{
 use tokio::sync::mpsc;
 
 use super::commands::{Commands, not_found, told};
-use super::fresh::{find, latest};
+use super::fresh::{latest, there};
 use super::genesis::mesh_point;
 use super::homes::Home;
 use super::ids::{self, Ids};
@@ -67,7 +67,7 @@ impl NodeMesh {
 
     /// The resource at a point, by what is known here or can be asked.
     async fn find(&self, point: &Point) -> Result<Arc<Resource>, Problem> {
-        find(&self.registry, point).await.ok_or_else(|| not_found(&self.registry, point))
+        there(&self.registry, point).await
     }
 
     /// How the nodes are, as far as the leader can be asked now.

@@ -17,7 +17,7 @@ use starlane_core::{
 
 use super::artifacts::Artifacts;
 use super::commands::{deleted, not_found};
-use super::fresh::find;
+use super::fresh::{find, there};
 use super::keeping::Keeping;
 use super::outside::durability;
 use super::router::has_code;
@@ -326,7 +326,7 @@ impl Provision {
         changes: Vec<PropertyChange>,
         expect: Option<Revision>,
     ) -> Result<Arc<Resource>, Problem> {
-        let before = find(&self.registry, point).await.ok_or_else(|| not_found(&self.registry, point))?;
+        let before = there(&self.registry, point).await?;
         let changes = self.complete(point, &before.kind, changes).await?;
         self.check_code(point, Some(&before), &changes).await?;
         let resource = self.registry.set(by, point, changes, expect).await?;
