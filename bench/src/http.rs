@@ -8,7 +8,7 @@ use tests::Node;
 
 use crate::load::{self, Figures, Target};
 
-const DURATION: Duration = Duration::from_secs(5);
+const DURATION: Duration = Duration::from_secs(4);
 
 /// Measures, prints a table, and writes the figures to a file when one is given.
 pub(crate) fn run(bundles: &Path, json: Option<&Path>) {
