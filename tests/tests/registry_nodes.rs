@@ -207,6 +207,50 @@ fn one_of_two_registry_nodes_is_lost_and_the_mesh_goes_on() {
     assert!(error.contains("shut out"), "{error}");
 }
 
+#[test]
+fn a_leaf_goes_on_while_members_of_etcd_are_killed_and_paused_in_turn() {
+    let Some(mut etcd) = Etcd::start(3) else { return };
+    let address = etcd.address("mesh");
+    let one = Node::serve(Serve { registry: Some(address.clone()), ..serve("one") });
+    let two = joins(&one, "two", "registry", Some(&address));
+    let edge = joins(&one, "edge", "leaf", None);
+    let [near, far] = [&edge, &two].map(Api::of);
+    wait(PATIENCE, "all three are ready", || ready(&near).is_some_and(|ready| ready.len() == 3));
+    one.exec("create mesh-test<Space>; create mesh-test:made<Base>").ok();
+    let (begun, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    let last = "mesh-test:made:last";
+    let count = || far.points("mesh-test:made:*").len();
+    let (made, told) = std::thread::scope(|scope| {
+        let told = scope.spawn(|| watch(&Api::of(&edge), &begun, last));
+        wait(PATIENCE, "the watch began", || begun.load(Ordering::Relaxed));
+        let made = scope.spawn(|| make(&Api::of(&edge), &stop));
+        let mut goes_on = |what: &str| {
+            let before = count();
+            wait(PATIENCE, what, || count() > before + 10);
+        };
+        for member in 0..3 {
+            etcd.kill(member);
+            goes_on("resources are made while a member is dead");
+            etcd.restart(member);
+            goes_on("resources are made when it is back");
+            etcd.pause(member);
+            goes_on("resources are made while a member hangs");
+            etcd.resume(member);
+            goes_on("resources are made when it goes on");
+        }
+        stop.store(true, Ordering::Relaxed);
+        let made = made.join().expect("it ends");
+        wait(PATIENCE, "the last is made", || edge.exec(&format!("create? {last}<Base>")).code == 0);
+        (made, told.join().expect("it ends"))
+    });
+    let there: BTreeSet<String> =
+        far.points("mesh-test:made:*").into_iter().filter(|point| point != last).collect();
+    assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len(), "the watch repeats nothing");
+    assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), there, "the watch misses nothing");
+    assert!(made.iter().all(|made| there.contains(made)), "what was acknowledged is there");
+    println!("{} acknowledged, {} made", made.len(), there.len());
+}
+
 /// What a node says that does not start.
 fn unstarted(name: &str, join: (&Node, &str), more: &[&str]) -> Answer {
     let data = tempfile::tempdir().expect("a temporary folder");
