@@ -38,9 +38,11 @@ pub async fn run(args: DemoArgs) -> Result<(), Stop> {
         end(&mut story, args.keep);
         Ok::<_, Broken>(())
     });
+    // One for all of it: a signal between two of them would be lost.
+    let mut interrupted = std::pin::pin!(interrupted());
     let told = tokio::select! {
         told = &mut telling => told,
-        () = interrupted() => {
+        () = &mut interrupted => {
             // Without its node the story breaks off by itself; what it still types must not outlive the folder.
             cast.end();
             _ = telling.await;
@@ -57,7 +59,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Stop> {
     if args.keep {
         let ended = tokio::select! {
             () = until_alone(&cast) => Ok(()),
-            () = interrupted() => Err(Stop::Interrupted),
+            () = &mut interrupted => Err(Stop::Interrupted),
         };
         cast.end();
         return ended;

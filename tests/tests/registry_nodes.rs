@@ -224,7 +224,7 @@ fn a_leaf_goes_on_while_members_of_etcd_are_killed_and_paused_in_turn() {
         let told = scope.spawn(|| watch(&Api::of(&edge), &begun, last));
         wait(PATIENCE, "the watch began", || begun.load(Ordering::Relaxed));
         let made = scope.spawn(|| make(&Api::of(&edge), &stop));
-        let mut goes_on = |what: &str| {
+        let goes_on = |what: &str| {
             let before = count();
             wait(PATIENCE, what, || count() > before + 10);
         };
