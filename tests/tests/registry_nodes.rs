@@ -251,6 +251,42 @@ fn a_leaf_goes_on_while_members_of_etcd_are_killed_and_paused_in_turn() {
     println!("{} acknowledged, {} made", made.len(), there.len());
 }
 
+#[test]
+fn the_states_of_the_mesh_move_along_with_a_registry() {
+    let Some(etcd) = Etcd::start(1) else { return };
+    let address = etcd.address("mesh");
+    let mut node = Node::serve(serve("one"));
+    publish_witness(&node);
+    let kept = witness(&node, "kept", ", +durability=mesh");
+    let mut number = 0;
+    let file = node.data().join("registry.redb");
+    let aside = node.data().join("aside.redb");
+    let (file, aside) =
+        (file.to_str().expect("a path").to_owned(), aside.to_str().expect("a path").to_owned());
+    for (from, to, place) in
+        [("", "", None), (&*file, &*address, Some(&*address)), (&address, &file, Some("embedded"))]
+    {
+        if !from.is_empty() {
+            assert_eq!(node.stop(), 0);
+            if to == file {
+                std::fs::rename(&file, &aside).expect("the former file can be moved away");
+            }
+            let said = node.run(["registry", "migrate", "--from", from, "--to", to, "-o", "json"]).ok();
+            let said: Value = serde_json::from_str(&said).expect("it is JSON");
+            assert_eq!(said["states"], 1, "{said}");
+            node.keep_registry(place);
+            node.restart();
+        }
+        let api = Api::of(&node);
+        wait(PATIENCE, "it has its state", || {
+            record(&api, &kept).is_some_and(|record| (record.end, record.missing) == (number.into(), 0))
+        });
+        let marked = mark(&api, &kept, number, TIMEOUT).expect("it answers");
+        assert!(marked.is_ok(), "{marked:?}");
+        number += 1;
+    }
+}
+
 /// What a node says that does not start.
 fn unstarted(name: &str, join: (&Node, &str), more: &[&str]) -> Answer {
     let data = tempfile::tempdir().expect("a temporary folder");

@@ -84,7 +84,11 @@ impl End {
 
 pub(super) async fn run(session: &Session, args: RegistryArgs) -> Result<(), Stop> {
     let RegistryCommand::Migrate(MigrateArgs { from, to }) = args.command;
-    let states = states_of(&from, false).await?;
+    let states = match (&from, &to) {
+        // They stay where they are.
+        (End::File(from), End::File(to)) if from.parent() == to.parent() => None,
+        _ => states_of(&from, false).await?,
+    };
     let moved = match &to {
         End::Etcd(address) => {
             let from = open(&from).await?;
@@ -122,7 +126,10 @@ async fn states_of(end: &End, make: bool) -> Result<Option<MeshStates>, Problem>
             if !make && !file.is_file() {
                 return Ok(None);
             }
-            Some(MeshStates::Here(StateStore::open(file)?))
+            Some(MeshStates::Here(StateStore::open(file).map_err(|error| match error {
+                Error::Store(error) => unopened(error),
+                error => error.into(),
+            })?))
         }
     })
 }
@@ -167,11 +174,15 @@ async fn open(end: &End) -> Result<Box<dyn Portable>, Problem> {
 }
 
 fn open_file(path: &Path) -> Result<RedbStore, Problem> {
-    RedbStore::open(path, &RedbConfig::default()).map_err(|error| match error {
+    RedbStore::open(path, &RedbConfig::default()).map_err(unopened)
+}
+
+fn unopened(error: store::Error) -> Problem {
+    match error {
         store::Error::InUse { .. } => Problem::new(Code::StoreUnavailable, error.to_string())
             .help("stop the node that has it, then move its registry"),
         error => Error::Store(error).into(),
-    })
+    }
 }
 
 /// Under another name first, so that a file of this name is always whole.
