@@ -258,14 +258,12 @@ fn the_states_of_the_mesh_move_along_with_a_registry() {
     let mut node = Node::serve(serve("one"));
     publish_witness(&node);
     let kept = witness(&node, "kept", ", +durability=mesh");
-    let mut number = 0;
     let file = node.data().join("registry.redb");
     let aside = node.data().join("aside.redb");
     let (file, aside) =
         (file.to_str().expect("a path").to_owned(), aside.to_str().expect("a path").to_owned());
-    for (from, to, place) in
-        [("", "", None), (&*file, &*address, Some(&*address)), (&address, &file, Some("embedded"))]
-    {
+    let moves = [("", "", None), (&*file, &*address, Some(&*address)), (&address, &file, Some("embedded"))];
+    for (number, (from, to, place)) in (0..).zip(moves) {
         if !from.is_empty() {
             assert_eq!(node.stop(), 0);
             if to == file {
@@ -283,7 +281,6 @@ fn the_states_of_the_mesh_move_along_with_a_registry() {
         });
         let marked = mark(&api, &kept, number, TIMEOUT).expect("it answers");
         assert!(marked.is_ok(), "{marked:?}");
-        number += 1;
     }
 }
 

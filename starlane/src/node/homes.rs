@@ -49,8 +49,11 @@ struct Inner {
     lease: watch::Sender<Option<Instant>>,
     state: Mutex<State>,
     /// What some resources say, which are kept so that none takes the place of another.
-    said: Box<[Mutex<Option<(Arc<Resource>, Said)>>]>,
+    said: Box<[Mutex<Option<Remembered>>]>,
 }
+
+/// A resource, and what it says.
+type Remembered = (Arc<Resource>, Said);
 
 /// What a resource says of where it lives.
 #[derive(Debug, Clone)]
