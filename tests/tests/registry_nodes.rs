@@ -195,16 +195,35 @@ fn one_of_two_registry_nodes_is_lost_and_the_mesh_goes_on() {
     two.restart();
     edge.exec("delete mesh-test:after").ok();
 
-    // Shut out, it serves nothing any more, though it has the authority.
-    edge.run(["node", "revoke", "two", "--yes"]).ok();
-    two.kill();
-    let again = Command::new(binary())
-        .args(["serve", "--http", "127.0.0.1:0", "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data"])
-        .arg(two.data())
-        .env("NO_COLOR", "1")
-        .output();
-    let error = Answer::from(again.expect("the binary runs")).fails(4);
-    assert!(error.contains("shut out"), "{error}");
+    // Shut out, a node serves nothing any more, though it has the authority: neither a later one nor the first.
+    let is_out = |node: &mut Node| {
+        node.kill();
+        let again = Command::new(binary())
+            .args([
+                "serve",
+                "--http",
+                "127.0.0.1:0",
+                "--api",
+                "127.0.0.1:0",
+                "--listen",
+                "127.0.0.1:0",
+                "--data",
+            ])
+            .arg(node.data())
+            .env("NO_COLOR", "1")
+            .output();
+        let error = Answer::from(again.expect("the binary runs")).fails(4);
+        assert!(error.contains("shut out"), "{error}");
+    };
+    let revoked = || two.run(["node", "revoke", "one", "--yes"]).code == 0;
+    wait(PATIENCE, "another shuts the first one out", revoked);
+    is_out(&mut one);
+    wait(PATIENCE, "the other leads again", || leader(&apis[2]).as_deref() == Some("two"));
+    let third = joins(&two, "three", "registry", Some(&address));
+    wait(PATIENCE, "a later one shuts out another", || {
+        third.run(["node", "revoke", "two", "--yes"]).code == 0
+    });
+    is_out(&mut two);
 }
 
 #[test]
