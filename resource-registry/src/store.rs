@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use starlane_core::{Epoch, Revision, Timestamp};
 
 pub(crate) use engine::{Apply, Engine, EngineConfig, Failure, Opener, file_opener};
-pub use etcd::{AddressError, ETCD_STATE_BYTES_MAX, EtcdConfig, EtcdStates, EtcdStore};
+pub use etcd::{AddressError, ETCD_STATE_BYTES_MAX, EtcdConfig, EtcdStates, EtcdStore, EtcdTls};
 pub use memory::MemoryStore;
 pub use redb::{RedbConfig, RedbStore};
 #[cfg(test)]

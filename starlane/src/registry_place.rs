@@ -32,8 +32,11 @@ impl FromStr for Place {
         if text == "embedded" {
             return Ok(Self::Embedded);
         }
-        let wrong =
-            |error| format!("{error}: write it as `etcd://HOST:PORT,HOST:PORT/PREFIX`, or `embedded`");
+        let wrong = |error| {
+            format!(
+                "{error}: write it as `etcd://HOST:PORT,HOST:PORT/PREFIX`, as `etcds://…/PREFIX?ca=FILE`, or `embedded`"
+            )
+        };
         Ok(Self::Etcd(EtcdConfig::at(text).map_err(wrong)?.to_string()))
     }
 }
@@ -149,7 +152,9 @@ mod tests {
 
     #[test]
     fn a_place_is_read_as_it_is_printed() {
-        for text in ["embedded", "etcd://a:1,b:2/mesh/one", "etcd://a:2379/starlane"] {
+        for text in
+            ["embedded", "etcd://a:1,b:2/mesh/one", "etcd://a:2379/starlane", "etcds://a:2379/mesh?ca=ca.pem"]
+        {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
         }
         assert_eq!("etcd://a".parse(), Ok(Place::Etcd("etcd://a:2379/starlane".to_owned())));

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// An etcd of some members on this machine; it ends with this.
 pub struct Etcd {
     members: Vec<Member>,
+    /// Where `ca.pem`, `cert.pem` and `key.pem` are, when it speaks TLS.
+    files: Option<PathBuf>,
     _folder: tempfile::TempDir,
 }
 
@@ -24,7 +26,17 @@ impl Etcd {
     /// # Panics
     /// When there is none though `STARLANE_REQUIRE_ETCD` is set.
     pub fn start(members: usize) -> Option<Self> {
+        Self::launch(members, None)
+    }
+
+    /// The same, which speaks TLS with `cert.pem` and `key.pem` of a folder, and wants a certificate of `ca.pem` of everybody.
+    pub fn start_with_tls(members: usize, files: &Path) -> Option<Self> {
+        Self::launch(members, Some(files.to_owned()))
+    }
+
+    fn launch(members: usize, files: Option<PathBuf>) -> Option<Self> {
         let program = program()?;
+        let scheme = if files.is_some() { "https" } else { "http" };
         let folder = tempfile::tempdir().expect("a temporary folder");
         // All at once, so that they are different.
         let free: Vec<TcpListener> =
@@ -40,18 +52,24 @@ impl Etcd {
             command
                 .args(["--name", &format!("m{number}"), "--data-dir"])
                 .arg(folder.path().join(number.to_string()))
-                .arg(format!("--listen-client-urls=http://{address}"))
-                .arg(format!("--advertise-client-urls=http://{address}"))
+                .arg(format!("--listen-client-urls={scheme}://{address}"))
+                .arg(format!("--advertise-client-urls={scheme}://{address}"))
                 .arg(format!("--listen-peer-urls={}", peer(number)))
                 .arg(format!("--initial-advertise-peer-urls={}", peer(number)))
                 .arg(format!("--initial-cluster={}", cluster.join(",")))
                 .args(["--heartbeat-interval=50", "--election-timeout=500", "--logger=zap"])
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
+            if let Some(files) = &files {
+                let file = |option: &str, name: &str| format!("--{option}={}", files.join(name).display());
+                command.args([file("cert-file", "cert.pem"), file("key-file", "key.pem")]);
+                command.args([file("trusted-ca-file", "ca.pem"), "--client-cert-auth".to_owned()]);
+            }
             let process = command.spawn().expect("etcd starts");
             Member { address, command, process }
         };
-        Some(Self { members: (0..members).map(start).collect(), _folder: folder })
+        let members = (0..members).map(start).collect();
+        Some(Self { members, files, _folder: folder })
     }
 
     /// One for all tests of a process that run at the same time; the last ends it.
@@ -79,7 +97,10 @@ impl Etcd {
     /// The address of a registry of its own under a prefix.
     pub fn address(&self, prefix: &str) -> String {
         let members: Vec<&str> = self.members.iter().map(|member| &*member.address).collect();
-        format!("etcd://{}/{prefix}", members.join(","))
+        let Some(files) = &self.files else { return format!("etcd://{}/{prefix}", members.join(",")) };
+        let file = |name: &str| files.join(name).display().to_string();
+        let (ca, certificate, key) = (file("ca.pem"), file("cert.pem"), file("key.pem"));
+        format!("etcds://{}/{prefix}?ca={ca}&cert={certificate}&key={key}", members.join(","))
     }
 
     /// Stops a member where it is, as a machine does that is asleep.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use tests::etcd::Etcd;
 use tests::{Answer, Node, Serve, binary, soak};
@@ -112,4 +113,54 @@ fn a_node_says_so_when_there_is_no_etcd() {
     assert!(error.contains("127.0.0.1:1") && error.contains("start etcd"), "{error}");
     let error = unstarted(data.path(), "http://127.0.0.1:1").fails(2);
     assert!(error.contains("etcd://HOST:PORT"), "{error}");
+}
+
+/// Writes an authority, and a certificate and key of it for this machine's own address.
+fn write_files(folder: &Path) {
+    let authority_key = KeyPair::generate().expect("a key");
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_pem = authority.self_signed(&authority_key).expect("a certificate").pem();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+    let certificate = params.signed_by(&key, &issuer).expect("a certificate").pem();
+    for (name, text) in
+        [("ca.pem", authority_pem), ("cert.pem", certificate), ("key.pem", key.serialize_pem())]
+    {
+        std::fs::write(folder.join(name), text).expect("a file can be written");
+    }
+}
+
+#[test]
+fn a_registry_is_kept_in_an_etcd_that_speaks_tls() {
+    let [right, other] = [0, 1].map(|_| tempfile::tempdir().expect("a temporary folder"));
+    write_files(right.path());
+    write_files(other.path());
+    let Some(etcd) = Etcd::start_with_tls(1, right.path()) else { return };
+    let address = etcd.address("mesh");
+    let mut node = Node::serve(Serve { registry: Some(address.clone()), ..Serve::named("cloud") });
+    node.exec("create shop<Space>").ok();
+    let before = all(&node);
+    // It remembers the whole of it.
+    node.kill();
+    node.keep_registry(None);
+    node.restart();
+    assert_eq!(all(&node), before);
+    node.kill();
+
+    // Whoever believes another authority, or shows no certificate, or one of another authority, is not connected.
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let (right, other) = (right.path().display().to_string(), other.path().display().to_string());
+    let (at, files) = address.split_once('?').expect("files are named");
+    let another = files.replace(&right, &other);
+    let mixed = format!("ca={right}/ca.pem&cert={other}/cert.pem&key={other}/key.pem");
+    for files in [&*another, &format!("ca={right}/ca.pem"), &mixed] {
+        let error = unstarted(data.path(), &format!("{at}?{files}")).fails(6);
+        assert!(error.contains("start etcd, or say where it is"), "{error}");
+    }
+    let error = unstarted(data.path(), &format!("{at}?ca={right}/none.pem")).fails(1);
+    assert!(error.contains("none.pem"), "{error}");
+    let error = unstarted(data.path(), at).fails(2);
+    assert!(error.contains("ca=FILE"), "{error}");
 }

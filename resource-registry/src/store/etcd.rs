@@ -16,6 +16,7 @@ mod writer;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ const PORT: u16 = 2379;
 pub struct EtcdConfig {
     /// The members of the etcd, as `HOST:PORT`.
     pub members: Vec<String>,
+    /// What keeps others from reading along; `None` for connections in plaintext.
+    pub tls: Option<EtcdTls>,
     /// The mesh that has the registry: the first that opens it, and no other from then on. `None` does not ask.
     pub owner: Option<String>,
     /// What all keys begin with; registries with different ones do not see each other.
@@ -69,24 +72,47 @@ pub struct EtcdConfig {
     pub forget_after: Duration,
 }
 
+/// How an etcd that speaks TLS is known, and how it knows who connects. All are PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdTls {
+    /// The certificates of the authorities that its members are certified by.
+    pub ca: PathBuf,
+    /// The certificate that is shown to it, and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
 /// Why an address is none of an etcd.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It does not begin with `etcd://`.
-    #[error("`{0}` does not begin with `etcd://`")]
+    /// It does not begin with `etcd://` or `etcds://`.
+    #[error("`{0}` does not begin with `etcd://` or `etcds://`")]
     Scheme(String),
+    /// What stands behind `?` is not what belongs there.
+    #[error(
+        "`{0}` is not right: behind `etcds://…?` stand `ca=FILE`, and `cert=FILE` and `key=FILE` or neither, with `&` between"
+    )]
+    Files(String),
     /// A member is no `HOST:PORT`.
     #[error("`{0}` is no `HOST:PORT`")]
     Member(String),
 }
 
 impl EtcdConfig {
-    /// The defaults, on `etcd://HOST:PORT[,HOST:PORT]…[/PREFIX]`.
+    /// The defaults, on `etcd://HOST:PORT[,HOST:PORT]…[/PREFIX]`, or on
+    /// `etcds://HOST:PORT[,HOST:PORT]…[/PREFIX]?ca=FILE[&cert=FILE&key=FILE]` for one that speaks TLS.
     ///
     /// # Errors
     /// When the address is none.
     pub fn at(address: &str) -> Result<Self, AddressError> {
-        let rest = address.strip_prefix("etcd://").ok_or_else(|| AddressError::Scheme(address.to_owned()))?;
+        let (rest, tls) = match (address.strip_prefix("etcd://"), address.strip_prefix("etcds://")) {
+            (Some(rest), _) if rest.contains('?') => return Err(AddressError::Files(address.to_owned())),
+            (Some(rest), _) => (rest, None),
+            (None, Some(rest)) => {
+                let (rest, files) = rest.split_once('?').unwrap_or((rest, ""));
+                (rest, Some(tls(files)?))
+            }
+            (None, None) => return Err(AddressError::Scheme(address.to_owned())),
+        };
         let (members, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = match prefix.trim_matches('/') {
             "" => "/starlane/".to_owned(),
@@ -94,6 +120,7 @@ impl EtcdConfig {
         };
         Ok(Self {
             members: members.split(',').map(member).collect::<Result<_, AddressError>>()?,
+            tls,
             prefix,
             owner: None,
             queue_max: 4_096,
@@ -114,8 +141,39 @@ impl EtcdConfig {
 
 impl fmt::Display for EtcdConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "etcd://{}{}", self.members.join(","), self.prefix.trim_end_matches('/'))
+        let scheme = if self.tls.is_some() { "etcds" } else { "etcd" };
+        write!(f, "{scheme}://{}{}", self.members.join(","), self.prefix.trim_end_matches('/'))?;
+        let Some(EtcdTls { ca, client }) = &self.tls else { return Ok(()) };
+        write!(f, "?ca={}", ca.display())?;
+        match client {
+            Some((certificate, key)) => write!(f, "&cert={}&key={}", certificate.display(), key.display()),
+            None => Ok(()),
+        }
     }
+}
+
+/// The files that are named behind an address.
+fn tls(text: &str) -> Result<EtcdTls, AddressError> {
+    let wrong = || AddressError::Files(text.to_owned());
+    let (mut ca, mut certificate, mut key) = (None, None, None);
+    for part in text.split('&') {
+        let (name, file) = part.split_once('=').filter(|(_, file)| !file.is_empty()).ok_or_else(wrong)?;
+        let named = match name {
+            "ca" => &mut ca,
+            "cert" => &mut certificate,
+            "key" => &mut key,
+            _ => return Err(wrong()),
+        };
+        if named.replace(PathBuf::from(file)).is_some() {
+            return Err(wrong());
+        }
+    }
+    let client = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => return Err(wrong()),
+    };
+    Ok(EtcdTls { ca: ca.ok_or_else(wrong)?, client })
 }
 
 /// `HOST:PORT`, with etcd's port when there is none.
@@ -164,7 +222,7 @@ impl EtcdStore {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(impossible)?;
         let client = {
             let _inside = runtime.enter();
-            Arc::new(Client::new(name, &config.members, config.try_timeout)?)
+            Arc::new(Client::new(name, &config.members, config.tls.as_ref(), config.try_timeout)?)
         };
         let feed = Arc::new(Feed::new(Revisions { newest: Revision(0), oldest: Revision(1) }));
         let reader = Arc::new(Reader {

@@ -5,6 +5,7 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,10 +17,11 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::time::Instant;
 use tonic::client::Grpc;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
+use super::EtcdTls;
 use super::rpc::{
     CompactionRequest, CompactionResponse, KeyValue, RangeRequest, RangeResponse, RequestOp, TxnRequest,
     TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse, revision,
@@ -74,14 +76,28 @@ struct State {
 
 impl Client {
     /// Connects when it is first used; to be made inside the runtime that drives it.
-    pub(super) fn new(name: Arc<str>, members: &[String], try_timeout: Duration) -> Result<Self, Error> {
+    pub(super) fn new(
+        name: Arc<str>,
+        members: &[String],
+        tls: Option<&EtcdTls>,
+        try_timeout: Duration,
+    ) -> Result<Self, Error> {
+        let tls = tls.map(read_tls).transpose()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let unusable = |member: &str, reason: &dyn fmt::Display| Error::Unavailable {
             file: name.clone(),
             reason: format!("`{member}` is no address: {reason}").into(),
         };
         let connect = |member: &String| {
-            let endpoint = Endpoint::from_shared(format!("http://{member}"))
-                .map_err(|error| unusable(member, &error))?
+            let mut endpoint = Endpoint::from_shared(format!("{scheme}://{member}"))
+                .map_err(|error| unusable(member, &error))?;
+            if let Some(tls) = &tls {
+                endpoint = endpoint.tls_config(tls.clone()).map_err(|error| Error::Unavailable {
+                    file: name.clone(),
+                    reason: format!("its certificates cannot be used: {}", innermost(&error)).into(),
+                })?;
+            }
+            let endpoint = endpoint
                 .connect_timeout(CONNECT_TIMEOUT)
                 .tcp_nodelay(true)
                 .http2_keep_alive_interval(PING_EVERY)
@@ -281,6 +297,29 @@ fn unconnected(status: &Status) -> bool {
         source = error.source();
     }
     false
+}
+
+/// Reads the files by which TLS is spoken.
+fn read_tls(tls: &EtcdTls) -> Result<ClientTlsConfig, Error> {
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| Error::Unavailable {
+            file: path.display().to_string().into(),
+            reason: error.to_string().into(),
+        })
+    };
+    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&tls.ca)?));
+    Ok(match &tls.client {
+        Some((certificate, key)) => config.identity(Identity::from_pem(read(certificate)?, read(key)?)),
+        None => config,
+    })
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }
 
 /// The innermost reason, which is the one that says something.

@@ -125,6 +125,23 @@ fn an_address_names_members_and_a_prefix() {
     {
         assert!(EtcdConfig::at(wrong).is_err(), "{wrong}");
     }
+    for text in ["etcds://a:1,b:2/mesh?ca=/ca.pem", "etcds://a:1/mesh?ca=ca.pem&cert=me.pem&key=me.key"] {
+        assert_eq!(EtcdConfig::at(text).unwrap().to_string(), text);
+    }
+    let turned = EtcdConfig::at("etcds://a?key=k&ca=c&cert=p").unwrap();
+    assert_eq!(turned.tls, Some(EtcdTls { ca: "c".into(), client: Some(("p".into(), "k".into())) }));
+    for wrong in [
+        "etcds://a",
+        "etcds://a?",
+        "etcds://a?ca=",
+        "etcds://a?ca=c&cert=p",
+        "etcds://a?ca=c&ca=c",
+        "etcds://a?cert=p&key=k",
+        "etcds://a?ca=c&user=u",
+        "etcd://a/mesh?ca=c",
+    ] {
+        assert!(EtcdConfig::at(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[tokio::test]
