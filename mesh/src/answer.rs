@@ -52,7 +52,7 @@ impl Answer {
             Err(panicked) => return self.give(panicked.outcome()),
             Ok(Poll::Pending) => {}
         }
-        self.on(&node.transport().clone(), outcome);
+        self.on(node.transport(), outcome);
     }
 
     /// The same on another runtime, where it may compute.

@@ -139,16 +139,16 @@ impl Router {
     /// Brings a request that came from another node to the code that it was sent to, past any bind. It computes nothing
     /// where it is called.
     pub(super) fn arrived(&self, message: Message, arrival: Arrival) {
-        if let Some(resource) = self.at_hand_for(&message) {
+        if let Some(resource) = self.straight(&message)
+            && self.is_home_of_resource(&resource)
+        {
             if has_code(&resource) {
-                if self.0.homes.of(&resource) == Home::Here {
-                    let asks = Asks { router: self.clone(), resource, arrival };
-                    return self.0.host.call(message, asks);
-                }
-            } else if is_served(&resource) && self.0.serving.pools().serves(&resource.point) {
-                return arrival.when(self.ask_service(message, &resource));
+                let asks = Asks { router: self.clone(), resource, arrival };
+                return self.0.host.call(message, asks);
             }
-        } else if socket::node_of(&message.header.to).is_some_and(|node| node == self.0.me) {
+            return arrival.when(self.ask_service(message, &resource));
+        }
+        if socket::node_of(&message.header.to).is_some_and(|node| node == self.0.me) {
             return arrival.give(self.0.sockets.request(message));
         }
         let router = self.clone();
@@ -158,14 +158,9 @@ impl Router {
 
     /// What a request is for, when nothing has to be looked up or read to hand it on.
     fn straight(&self, message: &Message) -> Option<Arc<Resource>> {
-        let resource = self.at_hand_for(message)?;
-        (has_code(&resource) || is_served(&resource)).then_some(resource)
-    }
-
-    /// The resource that a request is for, when both are at hand.
-    fn at_hand_for(&self, message: &Message) -> Option<Arc<Resource>> {
         let Payload::Request(Request { body: Body::Bytes(_), .. }) = &message.payload else { return None };
-        self.0.registry.get(&message.header.to)
+        let resource = self.0.registry.get(&message.header.to)?;
+        (has_code(&resource) || is_served(&resource)).then_some(resource)
     }
 
     /// Whether who answers for a resource is here: its code, or a service.
