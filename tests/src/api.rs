@@ -1,7 +1,7 @@
 //! The `/v1` API as a test speaks it: blocking, and honest about lost answers.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -179,12 +179,19 @@ impl Api {
     }
 
     /// Opens a stream of JSON lines; `None` when the node is not there.
-    pub fn stream(&self, path: &str) -> Option<impl Read + use<>> {
+    fn stream(&self, path: &str) -> Option<impl Read + use<>> {
         let request = self.agent.get(format!("{}{path}", self.base)).header("authorization", &self.token);
         let request = request.header("accept", "application/x-ndjson");
         let answer = self.inside(|| request.call().ok())?;
         assert_eq!(answer.status().as_u16(), 200, "{path} is a stream");
         Some(answer.into_body().into_reader())
+    }
+
+    /// The events of a watch until the connection is lost; `None` when the node is not there.
+    pub fn events(&self, path: &str) -> Option<impl Iterator<Item = Value> + use<>> {
+        let lines = BufReader::new(self.stream(path)?).lines().map_while(Result::ok);
+        let events = lines.filter(|line| !line.is_empty());
+        Some(events.map(|line| serde_json::from_str(&line).expect("events are JSON")))
     }
 
     /// The points of a selector's whole answer.

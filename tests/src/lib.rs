@@ -24,7 +24,7 @@ pub mod soak;
 use std::path::{Path, PathBuf};
 
 pub use api::{Api, Asked};
-pub use node::{Answer, Node, Serve, binary, http};
+pub use node::{Answer, Node, Serve, binary, http, unstarted};
 
 /// The root of the repository.
 pub fn root() -> PathBuf {

@@ -118,6 +118,17 @@ impl From<Output> for Answer {
     }
 }
 
+/// What a node says that does not start: with these words in a data folder, its doors on free ports.
+///
+/// # Panics
+/// When the binary cannot be run.
+pub fn unstarted(data: &Path, more: &[&str]) -> Answer {
+    let free = ["--http", "127.0.0.1:0", "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
+    let mut command = Command::new(binary());
+    command.arg("serve").args(free).arg("--data").arg(data).args(more);
+    command.env("NO_COLOR", "1").stdin(Stdio::null()).output().expect("the binary runs").into()
+}
+
 impl Node {
     /// Starts a node in an empty data folder on free ports and waits until it is ready.
     pub fn start() -> Self {

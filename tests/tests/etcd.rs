@@ -2,13 +2,11 @@
 #![cfg(unix)]
 #![expect(clippy::expect_used, reason = "helpers of tests end the test")]
 
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::etcd::Etcd;
-use tests::{Answer, Node, Serve, binary, soak};
+use tests::{Node, Serve, soak, unstarted};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -25,14 +23,6 @@ fn all(node: &Node) -> Value {
     let select: Value = serde_json::from_str(&select).expect("it is JSON");
     // Not the revision of the answer: the node itself writes when it starts.
     select["resources"].clone()
-}
-
-/// What the node says when it does not start.
-fn unstarted(data: &Path, registry: &str) -> Answer {
-    let mut command = Command::new(binary());
-    command.args(["serve", "--http", "127.0.0.1:0", "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0"]);
-    command.arg("--data").arg(data).args(["--registry", registry]).env("NO_COLOR", "1");
-    command.output().expect("it runs").into()
 }
 
 #[test]
@@ -65,7 +55,7 @@ fn a_node_keeps_its_registry_in_etcd_and_it_moves_there_and_back() {
 
     // The registry of one mesh is none of another's.
     let other = tempfile::tempdir().expect("a temporary folder");
-    let error = unstarted(other.path(), &address).fails(1);
+    let error = unstarted(other.path(), &["--registry", &address]).fails(1);
     assert!(error.contains("another mesh") && error.contains("PREFIX"), "{error}");
 
     // Back into a file.
@@ -73,7 +63,7 @@ fn a_node_keeps_its_registry_in_etcd_and_it_moves_there_and_back() {
     assert_eq!(node.stop(), 0);
     let file = node.data().join("registry.redb");
     let file = file.to_str().expect("a path");
-    let error = unstarted(node.data(), "embedded").fails(2);
+    let error = unstarted(node.data(), &["--registry", "embedded"]).fails(2);
     assert!(error.contains("registry migrate --from etcd://"), "{error}");
     let said = node.run(["registry", "migrate", "--from", &address, "--to", file]).ok();
     assert!(said.starts_with("moved ") && said.contains(file), "{said}");
@@ -94,7 +84,7 @@ fn a_node_keeps_its_registry_in_etcd_and_it_moves_there_and_back() {
     assert!(migrate(&node, "none.redb", &new).fails(3).contains("none.redb"));
 
     // And forth, under another prefix, which must not be taken for an empty registry.
-    let error = unstarted(node.data(), &new).fails(2);
+    let error = unstarted(node.data(), &["--registry", &new]).fails(2);
     assert!(error.contains("registry migrate --from"), "{error}");
     let moved = node.run(["registry", "migrate", "--from", file, "--to", &new, "-o", "json"]).ok();
     let moved: Value = serde_json::from_str(&moved).expect("it is JSON");
@@ -108,8 +98,8 @@ fn a_node_keeps_its_registry_in_etcd_and_it_moves_there_and_back() {
 #[test]
 fn a_node_says_so_when_there_is_no_etcd() {
     let data = tempfile::tempdir().expect("a temporary folder");
-    let error = unstarted(data.path(), "etcd://127.0.0.1:1").fails(6);
+    let error = unstarted(data.path(), &["--registry", "etcd://127.0.0.1:1"]).fails(6);
     assert!(error.contains("127.0.0.1:1") && error.contains("start etcd"), "{error}");
-    let error = unstarted(data.path(), "http://127.0.0.1:1").fails(2);
+    let error = unstarted(data.path(), &["--registry", "http://127.0.0.1:1"]).fails(2);
     assert!(error.contains("etcd://HOST:PORT"), "{error}");
 }

@@ -2,11 +2,10 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
 
-use std::io::{BufRead, BufReader};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::Api;
 use tests::mesh::{Mesh, Plan, publish_witness};
 
@@ -56,15 +55,9 @@ fn a_watch_that_goes_from_node_to_node_misses_nothing_and_repeats_nothing() {
 /// Watches at one node for a turn; `token` is where it ends.
 fn watch(api: &Api, told: &mut Vec<String>, token: &mut Option<String>, listed: impl Fn()) {
     let since = token.as_ref().map(|token| format!("&since={token}")).unwrap_or_default();
-    let stream = api.stream(&format!("/v1/watch?select=mesh-test:watched:*{since}"));
-    let stream = stream.expect("the node answers");
+    let events = api.events(&format!("/v1/watch?select=mesh-test:watched:*{since}"));
     let before = told.len();
-    for line in BufReader::new(stream).lines() {
-        let line = line.expect("the stream goes on");
-        if line.is_empty() {
-            continue;
-        }
-        let event: Value = serde_json::from_str(&line).expect("events are JSON");
+    for event in events.expect("the node answers") {
         assert_ne!(event["event"], "gone", "the log is long enough");
         if event["event"] == "listed" {
             assert!(token.is_none(), "a watch that is resumed begins with no list: {event}");

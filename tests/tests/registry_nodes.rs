@@ -3,17 +3,15 @@
 #![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::etcd::Etcd;
 use tests::mesh::{free_port, mark, placed, publish_witness, ready, record, wait, witness};
-use tests::{Answer, Api, Node, Serve, binary};
+use tests::{Answer, Api, Node, Serve, unstarted};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long one request may take: what is on its way when a node dies is given up after that.
@@ -74,14 +72,9 @@ fn make(api: &Api, stop: &AtomicBool) -> Vec<String> {
 
 /// Watches what is made until it is told to stop; answers each in the order in which it was told.
 fn watch(api: &Api, begun: &AtomicBool, last: &str) -> Vec<String> {
-    let stream = api.stream("/v1/watch?select=mesh-test:made:*").expect("the node answers");
+    let events = api.events("/v1/watch?select=mesh-test:made:*").expect("the node answers");
     let mut told = Vec::new();
-    for line in BufReader::new(stream).lines() {
-        let line = line.expect("the stream goes on");
-        if line.is_empty() {
-            continue;
-        }
-        let event: Value = serde_json::from_str(&line).expect("events are JSON");
+    for event in events {
         assert_ne!(event["event"], "gone", "the log is long enough");
         begun.store(true, Ordering::Relaxed);
         for change in event["changes"].as_array().into_iter().flatten() {
@@ -195,16 +188,21 @@ fn one_of_two_registry_nodes_is_lost_and_the_mesh_goes_on() {
     two.restart();
     edge.exec("delete mesh-test:after").ok();
 
-    // Shut out, it serves nothing any more, though it has the authority.
-    edge.run(["node", "revoke", "two", "--yes"]).ok();
-    two.kill();
-    let again = Command::new(binary())
-        .args(["serve", "--http", "127.0.0.1:0", "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--data"])
-        .arg(two.data())
-        .env("NO_COLOR", "1")
-        .output();
-    let error = Answer::from(again.expect("the binary runs")).fails(4);
-    assert!(error.contains("shut out"), "{error}");
+    // Shut out, a node serves nothing any more, though it has the authority: neither a later one nor the first.
+    let is_out = |node: &mut Node| {
+        node.kill();
+        let error = unstarted(node.data(), &[]).fails(4);
+        assert!(error.contains("shut out"), "{error}");
+    };
+    let revoked = || two.run(["node", "revoke", "one", "--yes"]).code == 0;
+    wait(PATIENCE, "another shuts the first one out", revoked);
+    is_out(&mut one);
+    wait(PATIENCE, "the other leads again", || leader(&apis[2]).as_deref() == Some("two"));
+    let third = joins(&two, "three", "registry", Some(&address));
+    wait(PATIENCE, "a later one shuts out another", || {
+        third.run(["node", "revoke", "two", "--yes"]).code == 0
+    });
+    is_out(&mut two);
 }
 
 #[test]
@@ -284,31 +282,11 @@ fn the_states_of_the_mesh_move_along_with_a_registry() {
     }
 }
 
-/// What a node says that does not start.
-fn unstarted(name: &str, join: (&Node, &str), more: &[&str]) -> Answer {
+/// What a newcomer says that does not start.
+fn refused(name: &str, (at, token): (&Node, &str), more: &[&str]) -> Answer {
     let data = tempfile::tempdir().expect("a temporary folder");
-    let address = join.0.served().listen.expect("it accepts links").to_string();
-    Command::new(binary())
-        .args([
-            "serve",
-            "--name",
-            name,
-            "--http",
-            "127.0.0.1:0",
-            "--api",
-            "127.0.0.1:0",
-            "--listen",
-            "127.0.0.1:0",
-        ])
-        .arg("--data")
-        .arg(data.path())
-        .args(["--join", &address, join.1])
-        .args(more)
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary runs")
-        .into()
+    let address = at.served().listen.expect("it accepts links").to_string();
+    unstarted(data.path(), &[&["--name", name, "--join", &address, token], more].concat())
 }
 
 #[test]
@@ -321,12 +299,12 @@ fn a_registry_that_cannot_be_served_by_several_is_not() {
     let one = Node::serve(Serve { registry: Some(etcd.address("mesh")), ..serve("one") });
     let token = |role: &str| one.run(["token", "--role", role]).ok().trim().to_owned();
     // It joined, but does not know where the registry is; or names another.
-    let error = unstarted("a", (&one, &token("registry")), &[]).fails(2);
+    let error = refused("a", (&one, &token("registry")), &[]).fails(2);
     assert!(error.contains("--registry etcd://"), "{error}");
     let other = etcd.address("other");
     let named = ["--registry", other.as_str()];
-    let error = unstarted("b", (&one, &token("registry")), &named).fails(3);
+    let error = refused("b", (&one, &token("registry")), &named).fails(3);
     assert!(error.contains("is not in") && error.contains(&other), "{error}");
-    let error = unstarted("c", (&one, &token("leaf")), &named).fails(2);
+    let error = refused("c", (&one, &token("leaf")), &named).fails(2);
     assert!(error.contains("token --role registry"), "{error}");
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Report;
 use crate::Api;
@@ -174,11 +174,10 @@ fn watch(api: &Api, progress: &Progress) -> BTreeMap<String, usize> {
     let (mut told, mut token) = (BTreeMap::new(), String::new());
     wait(PATIENCE, "the watch tells all", || {
         let since = if token.is_empty() { String::new() } else { format!("&since={token}") };
-        let Some(stream) = api.stream(&format!("/v1/watch?select=mesh-test:watched:*{since}")) else {
+        let Some(events) = api.events(&format!("/v1/watch?select=mesh-test:watched:*{since}")) else {
             return false;
         };
-        for line in BufReader::new(stream).lines().map_while(Result::ok).filter(|line| !line.is_empty()) {
-            let event: Value = serde_json::from_str(&line).expect("events are JSON");
+        for event in events {
             assert_ne!(event["event"], "gone", "the log is long enough");
             let listed = event["resources"].as_array().into_iter().flatten();
             let changed = event["changes"].as_array().into_iter().flatten();

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::{BufRead, BufReader};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -189,10 +188,9 @@ fn watch(api: &Api, lives: &Lives, count: u64) -> (Vec<(u64, String)>, usize) {
     loop {
         let life = lives.now();
         let since = if token.is_empty() { String::new() } else { format!("&since={token}") };
-        if let Some(stream) = api.stream(&format!("/v1/watch?select=load:*{since}")) {
+        if let Some(events) = api.events(&format!("/v1/watch?select=load:*{since}")) {
             resumed += usize::from(!token.is_empty());
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                let event: Value = serde_json::from_str(&line).expect("events are JSON");
+            for event in events {
                 take(&event, &mut entered);
                 if let Some(next) = event["token"].as_str() {
                     token = next.to_owned();
