@@ -222,7 +222,6 @@ impl Node {
         let ids = Arc::new(ids);
 
         let states = StateStore::open(data.path().join(registry_place::STATES))?;
-        let is_first = known.registry == name;
         let listen = config.links.listen.or(authority.is_some().then_some(LinksConfig::LISTEN));
         let socket = links::bind(listen)?;
         let listen = listen.and(socket.local_addr().ok());
@@ -230,13 +229,16 @@ impl Node {
         let own = match &authority {
             Some(authority) => {
                 let mesh = identity.cluster().to_string();
-                let opener = if is_first { Opener::First } else { Opener::Later };
+                let opener = if me.role == Role::Registry { Opener::Later } else { Opener::First };
                 let Opened { backing, etcd } =
                     registry_place::open(&data, config.registry.clone(), &mesh, opener).await?;
                 let kept = resource_registry::Config::on(backing, now.clone());
                 let registry = Registry::connect(kept).await?;
                 match opener {
-                    Opener::First => genesis::ensure(&registry, &by).await?,
+                    Opener::First => {
+                        genesis::ensure(&registry, &by).await?;
+                        members::check_welcome(&registry, &name)?;
+                    }
                     Opener::Later => members::check_known(&registry, &name, identity.key()).await?,
                 }
                 if etcd.is_none() {

@@ -18,7 +18,7 @@ use super::homes::{Homes, weight};
 use super::leader::Leader;
 use super::leadership::leader;
 use super::links::{ASK_TIMEOUT, Links};
-use super::members::{NODES, Record};
+use super::members::{self, NODES, Record};
 use super::membership::{ADDRESSES_MAX, Contacts, ContactsFile, not_joined};
 use super::provision::Provision;
 use super::services::{DESK, Heard, LEADER, LeaderAsk, Load};
@@ -124,8 +124,7 @@ pub(super) async fn shut_out(identity: Identity) -> Problem {
             std::future::pending::<()>().await;
         }
     }
-    Problem::new(Code::Forbidden, "this node was shut out of its mesh")
-        .help("join again with a new token, and an empty folder: `starlane token --role registry` makes one")
+    members::shut_out()
 }
 
 /// Renews the certificate of a member, for as long as it may stay one; answers why it may not.

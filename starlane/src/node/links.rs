@@ -127,8 +127,12 @@ impl Links {
     /// Waits until a way leads to a node of the registry.
     pub(super) async fn reach_registry(&self) {
         let mut routes = self.map.watch();
-        // The links end with the node.
-        _ = routes.wait_for(|_| self.registries.choose(&[]).is_some()).await;
+        while self.registries.choose(&[]).is_none() {
+            if routes.changed().await.is_err() {
+                // The links end with the node.
+                return;
+            }
+        }
     }
 
     /// Asks whichever other node of the registry answers: what any of them can do.

@@ -154,17 +154,30 @@ pub(super) async fn write(
 /// `E-FORBIDDEN` for a node that was shut out, `E-NOT-FOUND` for a registry that does not know it.
 pub(super) async fn check_known(registry: &Registry, me: &NodeName, key: Fingerprint) -> Result<(), Problem> {
     registry.fresh().await?;
-    let node = me.point().and_then(|point| registry.get(&point)).map(|node| Record::of(&node));
-    match node {
-        Some(node) if node.revoked => {
-            let detail = "this node was shut out of its mesh";
-            let help = "join again with a new token, and an empty folder: `starlane token --role registry` makes one";
-            Err(Problem::new(Code::Forbidden, detail).help(help))
-        }
-        Some(node) if node.key == Some(key.to_string()) => Ok(()),
-        _ => Err(Problem::new(Code::NotFound, format!("the registry there does not know the node `{me}`"))
-            .help("name the etcd and the prefix that the other nodes of the registry name")),
+    check_welcome(registry, me)?;
+    if record_of(registry, me).is_some_and(|node| node.key == Some(key.to_string())) {
+        return Ok(());
     }
+    Err(Problem::new(Code::NotFound, format!("the registry there does not know the node `{me}`"))
+        .help("name the etcd and the prefix that the other nodes of the registry name"))
+}
+
+/// Checks that a node of the registry was not shut out: it has the authority, so nobody else keeps it from coming back.
+///
+/// # Errors
+/// `E-FORBIDDEN`
+pub(super) fn check_welcome(registry: &Registry, me: &NodeName) -> Result<(), Problem> {
+    if record_of(registry, me).is_some_and(|node| node.revoked) { Err(shut_out()) } else { Ok(()) }
+}
+
+fn record_of(registry: &Registry, name: &NodeName) -> Option<Record> {
+    name.point().and_then(|point| registry.get(&point)).map(|node| Record::of(&node))
+}
+
+/// What a node of the registry says that was shut out.
+pub(super) fn shut_out() -> Problem {
+    Problem::new(Code::Forbidden, "this node was shut out of its mesh")
+        .help("join again with a new token, and an empty folder: `starlane token --role registry` makes one")
 }
 
 /// Checks that nobody else serves a registry which is in a file again: others would go on with what it was in etcd.
