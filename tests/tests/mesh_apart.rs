@@ -75,6 +75,8 @@ fn the_side_without_the_registry_goes_on_and_yields_after() {
     assert_eq!(write(cloud, "elsewhere").0, 201);
     let said = cut_off.exec("set mesh-test:elsewhere{ +color=blue }").fails(6);
     assert!(said.contains("E-UNREACHABLE"), "{said}");
+    let asked = edge.request("mesh-test:elsewhere", "GetRecord", &Value::Null, TIMEOUT).expect("it answers");
+    assert_eq!((asked.outcome.as_str(), &asked.json["code"]), ("rejected", &json!("E-UNREACHABLE")));
     let said = cut_off.run(["get", &stays]).fails(6);
     assert!(said.contains("--stale-ok"), "{said}");
     assert!(cut_off.run(["get", &stays, "--stale-ok"]).ok().contains(&stays));

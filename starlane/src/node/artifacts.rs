@@ -109,7 +109,7 @@ impl Artifacts {
     }
 
     async fn artifact(&self, point: &Point) -> Result<Blob, Problem> {
-        let Some(resource) = find(&self.0.registry, point).await else {
+        let Some(resource) = find(&self.0.registry, point).await? else {
             return Err(Problem::new(Code::ArtifactInvalid, format!("no artifact is at `{point}`"))
                 .at(point)
                 .help(format!("`starlane select '{}:**'` shows what the bundle holds", point.holder())));

@@ -23,29 +23,34 @@ pub(super) async fn latest(registry: &Registry) -> Result<(), Problem> {
     })
 }
 
-/// The resource at a point; one that is not known here is asked for once, since it may be new.
-pub(super) async fn find(registry: &Registry, point: &Point) -> Option<Arc<Resource>> {
+/// The resource at a point, if one is there. That none is, is said only of what is surely so: what is merely not known here may
+/// be new.
+///
+/// # Errors
+/// `E-UNREACHABLE` when it is not known here, and cannot be asked for.
+pub(super) async fn find(registry: &Registry, point: &Point) -> Result<Option<Arc<Resource>>, Problem> {
     find_by(registry, || registry.get(point)).await
 }
 
-/// The resource at a point. That nothing is there is said only of what is surely so: what is merely not known here may be new.
+/// The resource at a point.
 ///
 /// # Errors
 /// `E-NOT-FOUND` when nothing is there, `E-UNREACHABLE` when that cannot be asked.
 pub(super) async fn there(registry: &Registry, point: &Point) -> Result<Arc<Resource>, Problem> {
-    if let Some(known) = registry.get(point) {
-        return Ok(known);
-    }
-    latest(registry).await?;
-    registry.get(point).ok_or_else(|| not_found(registry, point))
+    find(registry, point).await?.ok_or_else(|| not_found(registry, point))
 }
 
 /// What is known here; when that is nothing, it is looked for again once all is known that was acknowledged before.
-pub(super) async fn find_by<T>(registry: &Registry, look: impl Fn() -> Option<T>) -> Option<T> {
+///
+/// # Errors
+/// `E-UNREACHABLE` when it is not known here, and the registry is out of reach.
+pub(super) async fn find_by<T>(
+    registry: &Registry,
+    look: impl Fn() -> Option<T>,
+) -> Result<Option<T>, Problem> {
     if let Some(known) = look() {
-        return Some(known);
+        return Ok(Some(known));
     }
-    // When the registry is out of reach, what is known here has to do.
-    registry.fresh().await.ok()?;
-    look()
+    latest(registry).await?;
+    Ok(look())
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::commands::not_found;
 use super::dead_letters::DeadLetters;
 use super::follow::{Follow, News};
-use super::fresh::find;
+use super::fresh::there;
 use super::homes::{Home, Homes};
 use super::keeping::Keeping;
 use super::leadership::leader;
@@ -137,7 +137,7 @@ impl Hosting {
         within: Duration,
     ) -> Result<Option<Bytes>, Problem> {
         let Inner { host, homes, registry, keeping, .. } = &*self.0;
-        let resource = find(registry, point).await.ok_or_else(|| not_found(registry, point))?;
+        let resource = there(registry, point).await?;
         let resource = match epoch_of(&resource) < epoch {
             // Whoever asks knows of a later assignment than this node.
             true => newest(registry, point).await?,
@@ -170,7 +170,7 @@ impl Hosting {
         state: Option<Bytes>,
     ) -> Result<(), Problem> {
         let Inner { registry, keeping, .. } = &*self.0;
-        let known = find(registry, point).await.ok_or_else(|| not_found(registry, point))?;
+        let known = there(registry, point).await?;
         // The epoch is one more than the revision that was decided on.
         let resource = match known.modified.0.saturating_add(1) < epoch.0 {
             true => newest(registry, point).await?,

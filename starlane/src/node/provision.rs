@@ -138,7 +138,7 @@ impl Provision {
                 Target::Point(point) => {
                     let known = plan.made.contains_key(point);
                     let is_there =
-                        known || mode != CreateMode::New && find(&self.registry, point).await.is_some();
+                        known || mode != CreateMode::New && find(&self.registry, point).await?.is_some();
                     (point.clone(), !is_there)
                 }
                 Target::Sequence(sequence) => {

@@ -18,7 +18,7 @@ use starlane_core::{
 };
 
 use super::artifacts::Artifacts;
-use super::fresh::find_by;
+use super::fresh::{find_by, latest};
 use super::homes::{Home, Homes};
 use super::ids::Ids;
 use super::links::{Arrival, Links};
@@ -130,10 +130,13 @@ impl Router {
     /// Makes sure that the mesh has a node, whose WebSocket is at a point.
     ///
     /// # Errors
-    /// `NotFound`
+    /// `E-NOT-FOUND`, or `E-UNREACHABLE` when it is not known here and cannot be asked for.
     async fn find_node(&self, node: &NodeName, socket: &Point) -> Result<(), Refusal> {
         let Some(point) = node.point() else { return Err(nothing(socket)) };
-        self.find(&point).await.map(drop).map_err(|_| nothing(socket))
+        match self.find(&point).await {
+            Err(refusal) if refusal.code == Code::NotFound => Err(nothing(socket)),
+            found => found.map(drop),
+        }
     }
 
     /// Brings a request that came from another node to the code that it was sent to, past any bind. It computes nothing
@@ -214,17 +217,16 @@ impl Router {
 
     /// Goes on with a request that came to a host which its receiver does not live on.
     async fn elsewhere(&self, mut message: Message, resource: Arc<Resource>) -> Outcome {
-        let Some(hops_left) = message.header.hops_left.checked_sub(1) else {
-            return Outcome::Rejected(moves(&message.header.to));
-        };
-        message.header.hops_left = hops_left;
-        self.rename(&mut message.header);
         let begun = Instant::now();
         let known = self.look_again(&message, &resource);
-        if tokio::time::timeout(message.header.remaining, known).await.is_err() {
-            return Outcome::Rejected(moves(&message.header.to));
-        }
+        let Ok(is_fresh) = tokio::time::timeout(message.header.remaining, known).await else {
+            return Outcome::Rejected(left(&message.header.to));
+        };
         message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
+        if let Err(refusal) = goes_on(&mut message.header, is_fresh) {
+            return Outcome::Rejected(refusal);
+        }
+        self.rename(&mut message.header);
         match self.resource(&message.header.to) {
             Ok(resource) => Box::pin(self.at_home(message, resource)).await,
             Err(refusal) => Outcome::Rejected(refusal),
@@ -287,24 +289,26 @@ impl Router {
         let to = message.header.to.clone();
         let answers = |resource: &Resource| has_code(resource) || is_served(resource);
         let is_here = |resource: &Arc<Resource>| !answers(resource) || self.is_home_of_resource(resource);
-        let mut is_fresh = false;
+        let mut fresh = None;
         if self.0.registry.get(&to).is_none_or(|resource| !is_here(&resource)) {
             // Whoever sent it or this node is behind.
-            is_fresh = self.0.registry.fresh().await.is_ok();
+            fresh = Some(latest(&self.0.registry).await);
         }
-        let resource = match self.resource(&to) {
-            Ok(resource) => resource,
-            Err(refusal) => return Outcome::Rejected(refusal),
+        let is_fresh = matches!(fresh, Some(Ok(())));
+        let resource = match (self.known(&to), fresh) {
+            (Some(resource), _) => resource,
+            (None, Some(Err(problem))) => return Outcome::Rejected(refusal(problem)),
+            (None, _) => return Outcome::Rejected(nothing(&to)),
         };
         if has_code(&resource) && matches!(self.0.homes.of(&resource), Home::There(_)) {
             // Between two nodes that both cannot ask, it would go to and fro.
-            match message.header.hops_left.checked_sub(1).filter(|_| is_fresh) {
-                Some(hops_left) => {
-                    message.header.hops_left = hops_left;
-                    self.rename(&mut message.header);
-                }
-                None => return Outcome::Rejected(moves(&to)),
+            if !is_fresh {
+                return Outcome::Rejected(left(&to));
             }
+            if let Err(refusal) = goes_on(&mut message.header, is_fresh) {
+                return Outcome::Rejected(refusal);
+            }
+            self.rename(&mut message.header);
         }
         message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
         match message {
@@ -411,16 +415,15 @@ impl Router {
     /// # Errors
     /// When it surely does not arrive.
     pub(super) async fn send_elsewhere(&self, mut message: Message) -> Result<(), Refusal> {
-        let hops_left = message.header.hops_left.checked_sub(1);
-        message.header.hops_left = hops_left.ok_or_else(|| moves(&message.header.to))?;
         let (begun, to) = (Instant::now(), message.header.to.clone());
         let seemed = self.find(&to).await?;
         let is_fresh = self.look_again(&message, &seemed).await;
         let now = self.resource(&to)?;
         if !is_fresh && matches!(self.0.homes.of(&now), Home::There(_)) {
             // Between two nodes that both cannot ask, it would go to and fro.
-            return Err(moves(&to));
+            return Err(left(&to));
         }
+        goes_on(&mut message.header, is_fresh)?;
         message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
         self.send_home(message).await
     }
@@ -590,8 +593,12 @@ impl Router {
     }
 
     /// The resource that a message to a point is for, asked for when it is not known here.
+    ///
+    /// # Errors
+    /// `E-NOT-FOUND` when nothing is there, `E-UNREACHABLE` when that cannot be asked.
     async fn find(&self, point: &Point) -> Result<Arc<Resource>, Refusal> {
-        find_by(&self.0.registry, || self.known(point)).await.ok_or_else(|| nothing(point))
+        let found = find_by(&self.0.registry, || self.known(point)).await.map_err(refusal)?;
+        found.ok_or_else(|| nothing(point))
     }
 
     /// The resource that a message to a point is for, as it is known here.
@@ -636,8 +643,29 @@ fn nothing(point: &Point) -> Refusal {
     Refusal::new(Code::NotFound, format!("nothing is at `{point}`"))
 }
 
+/// A message goes on from a node that its receiver left. When the registry itself said where that is, it goes there as from the
+/// beginning: it can meet one that moves for as long as it has time.
+///
+/// # Errors
+/// `E-NOT-READY` when it went on too often by what nodes knew that cannot ask.
+fn goes_on(header: &mut Header, is_fresh: bool) -> Result<(), Refusal> {
+    header.hops_left = match is_fresh {
+        true => Header::HOPS_MAX,
+        false => header.hops_left.checked_sub(1).ok_or_else(|| left(&header.to))?,
+    };
+    Ok(())
+}
+
+/// The answer when a message crossed as many nodes as it may, and its receiver is none of them.
 fn moves(point: &Point) -> Refusal {
     Refusal::new(Code::NotReady, format!("`{point}` is on its way from node to node: try again"))
+}
+
+/// The answer when a message came to a node that its receiver left, and that cannot ask where it lives now.
+fn left(point: &Point) -> Refusal {
+    let detail =
+        format!("`{point}` is not on this node, which cannot ask the registry where it is: try again");
+    Refusal::new(Code::NotReady, detail)
 }
 
 /// The outcome, if it comes in time.
@@ -673,4 +701,25 @@ fn no_rule(resource: &Resource, request: &Request) -> Refusal {
 fn no_code(resource: &Resource) -> Refusal {
     let (point, kind) = (&resource.point, &resource.kind);
     Refusal::new(Code::NoRoute, format!("`{point}<{kind}>` has neither a bind nor code that could answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use starlane_core::{Agent, MessageId};
+
+    use super::*;
+
+    /// Each move of a receiver costs a message as many hops as there are nodes between the two.
+    #[test]
+    fn a_receiver_may_move_as_often_as_it_likes_while_the_registry_says_where_to() {
+        let point: Point = "shop:cart".parse().unwrap();
+        let (id, by) = (MessageId(1), Agent(point.clone()));
+        let mut header = Header::new(id, point.clone(), point, by, Duration::from_secs(1));
+        header.hops_left = 1;
+        goes_on(&mut header, false).unwrap();
+        let refused = goes_on(&mut header, false).unwrap_err();
+        assert_eq!((refused.code, header.hops_left), (Code::NotReady, 0));
+        goes_on(&mut header, true).unwrap();
+        assert_eq!(header.hops_left, Header::HOPS_MAX);
+    }
 }

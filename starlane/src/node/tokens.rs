@@ -102,7 +102,8 @@ impl Tokens for RegistryTokens {
     async fn find(&self, id: TokenId) -> Result<Option<Found>, OutOfReach> {
         let point = point(&id.to_string()).map_err(|_| OutOfReach)?;
         // Another node of the registry may have made it just now.
-        let Some(resource) = find(&self.registry, &point).await else { return Ok(None) };
+        let found = find(&self.registry, &point).await.map_err(|_| OutOfReach)?;
+        let Some(resource) = found else { return Ok(None) };
         let found = |record| Found { record, revision: resource.modified.0 };
         record(&resource).map(found).map(Some).ok_or(OutOfReach)
     }
