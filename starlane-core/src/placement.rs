@@ -7,7 +7,7 @@
 //! **Life.** Every node tells the leader every [`HEARTBEAT`] that it is alive. One that is not heard for
 //! [`Config::ttl`] is dead. A leader that begins, or that stood still itself, first gives everybody that time, and one
 //! that begins assigns nothing for [`Config::gather`], unless all nodes are heard before: else the first to be heard would
-//! get everything.
+//! get everything. The node whose lead ended has that time alone: the registry waited for it already.
 //!
 //! **Place.** A mechtron with neither `place` nor `replicas` lives on the first node of the registry, home, and is not assigned:
 //! unless home is lost, its state is kept in the mesh, and other nodes serve the registry too; then it goes to one of those.
@@ -306,10 +306,11 @@ impl Placement {
         }
     }
 
-    /// The leader is on another node than home: a later node of a registry that several serve.
+    /// The leader is on another node than home: a later node of a registry that several serve. Who led before it was not
+    /// heard by the registry for long already, so it is waited for no longer than [`Config::gather`].
     #[must_use]
-    pub fn led_by(mut self, leader: NodeName) -> Self {
-        self.nodes.set_leader(leader);
+    pub fn led_by(mut self, leader: NodeName, former: Option<NodeName>) -> Self {
+        self.nodes.set_leader(leader, former, self.config.gather);
         self
     }
 

@@ -380,16 +380,17 @@ impl Node {
                 blobs.sweep(resource_registry::named_blobs(&registry)?, BLOB_GRACE).await?;
                 let (links, hosting) = (links.clone(), hosting.clone());
                 let (leads, install) = (leader.clone(), provision.clone());
-                let lead = move |provided| {
-                    leads.clone().lead(provided, links.clone(), hosting.clone(), install.clone())
+                let lead = move |provided, former| {
+                    let (leader, install) = (leads.clone(), install.clone());
+                    leader.lead(provided, former, links.clone(), hosting.clone(), install)
                 };
                 if etcd.is_none() {
                     provision.recover(&by).await?;
-                    log_end("placement", lead(None));
+                    log_end("placement", lead(None, None));
                 } else {
                     log_end("content", copies::keep_up(registry.clone(), blobs.clone()));
-                    let lead = move |mandate| {
-                        let term = lead(leadership::provided(mandate));
+                    let lead = move |mandate, former| {
+                        let term = lead(leadership::provided(mandate), former);
                         async move {
                             if let Err(problem) = term.await {
                                 tracing::error!("placement is not followed any more: {problem}");

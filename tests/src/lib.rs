@@ -16,6 +16,8 @@ pub mod mesh;
 #[cfg(target_os = "linux")]
 pub mod net;
 mod node;
+#[cfg(target_os = "linux")]
+pub mod registry;
 #[cfg(unix)]
 pub mod relay;
 pub mod seeded;

@@ -56,6 +56,7 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
         "outcome" => soak::requests_under_kills(lab(), 1_000_000, 30, 10),
         "order" => soak::signals_over_a_bad_network(lab(), 100, 1_000, 10, Duration::from_secs(8)),
         "death" => soak::mechtrons_of_killed_nodes(20),
+        "leader" => soak::mechtrons_of_killed_leaders(10).unwrap_or_else(|| std::process::exit(1)),
         "alive" => soak::no_false_deaths(lab(), 30, 8, Duration::from_secs(600)),
         "split" => {
             let held = Duration::from_secs(12);
@@ -105,8 +106,8 @@ fn linear(flags: &[&str]) -> Option<ExitCode> {
 }
 
 fn usage() -> ExitCode {
-    let names = "kill, etcd, linear, orders, revoke, outcome, order, death, alive, split, drain, move-memory, move-node, \
-                 move-mesh, cable";
+    let names = "kill, etcd, linear, orders, revoke, outcome, order, death, leader, alive, split, drain, move-memory, \
+                 move-node, move-mesh, cable";
     eprintln!("usage: soak NAME, where NAME is one of: {names}");
     eprintln!("       soak linear [--runs N] [--seconds N] [--store embedded|etcd] [--seed N]");
     ExitCode::from(2)

@@ -10,6 +10,8 @@ mod drain;
 mod etcd;
 mod kill;
 #[cfg(target_os = "linux")]
+mod leader;
+#[cfg(target_os = "linux")]
 mod linear;
 #[cfg(target_os = "linux")]
 mod moves;
@@ -33,6 +35,8 @@ pub use drain::rolling_restarts;
 #[cfg(unix)]
 pub use etcd::members_killed_and_paused;
 pub use kill::{KillFigures, kill_during_creates};
+#[cfg(target_os = "linux")]
+pub use leader::mechtrons_of_killed_leaders;
 #[cfg(target_os = "linux")]
 pub use linear::{Histories, Judged, Store, Work, histories};
 #[cfg(target_os = "linux")]

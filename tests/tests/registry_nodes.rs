@@ -10,35 +10,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::etcd::Etcd;
-use tests::mesh::{free_port, mark, placed, publish_witness, ready, record, wait, witness};
+use tests::mesh::{mark, placed, publish_witness, ready, record, wait, witness};
+use tests::registry::{joins, leader, serve};
 use tests::{Answer, Api, Node, Serve, unstarted};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long one request may take: what is on its way when a node dies is given up after that.
 const TIMEOUT: Duration = Duration::from_secs(20);
-
-/// A node with the label `at` that says its name.
-fn serve(name: &str) -> Serve {
-    Serve { labels: vec![format!("at={name}")], ..Serve::named(name) }
-}
-
-/// A node that joins at another with a token for a role.
-fn joins(at: &Node, name: &str, role: &str, registry: Option<&str>) -> Node {
-    let token = at.run(["token", "--role", role]).ok().trim().to_owned();
-    let address = at.served().listen.expect("it accepts links");
-    Node::serve(Serve {
-        listen: (role != "leaf").then(free_port),
-        join: Some((address, token)),
-        registry: registry.map(str::to_owned),
-        ..serve(name)
-    })
-}
-
-/// Who leads, as a node knows.
-fn leader(api: &Api) -> Option<String> {
-    let (200, leader) = api.get("/v1/resources/mesh:leader")? else { return None };
-    leader["properties"]["node"]["value"].as_str().map(str::to_owned)
-}
 
 /// How much content is in a data folder.
 fn contents(data: &Path) -> usize {

@@ -110,17 +110,27 @@ pub(super) struct Nodes {
     /// The leader's own, which never has to be heard.
     leader: NodeName,
     ttl: Duration,
+    /// Who led before, and how long it is given at the beginning.
+    former: Option<(NodeName, Duration)>,
     all: BTreeMap<NodeName, Node>,
 }
 
 impl Nodes {
     pub(super) fn new(home: NodeName, ttl: Duration) -> Self {
-        Self { leader: home.clone(), home, ttl, all: BTreeMap::new() }
+        Self { leader: home.clone(), home, ttl, former: None, all: BTreeMap::new() }
     }
 
-    /// The leader is on another node than everything that says nothing.
-    pub(super) fn set_leader(&mut self, leader: NodeName) {
+    /// The leader is on another node than everything that says nothing. The one that led before is given a time of its own
+    /// until it is heard.
+    pub(super) fn set_leader(&mut self, leader: NodeName, former: Option<NodeName>, time: Duration) {
+        self.former = former.filter(|former| *former != leader).map(|former| (former, time));
         self.leader = leader;
+    }
+
+    /// How long a node is waited for that was not heard yet.
+    fn patience(&self, name: &NodeName) -> Duration {
+        let former = self.former.as_ref().filter(|(former, _)| former == name);
+        former.map_or(self.ttl, |(_, time)| *time)
     }
 
     pub(super) fn home(&self) -> &NodeName {
@@ -153,7 +163,7 @@ impl Nodes {
         };
         let (draining, revoked) = (flag("draining"), flag("revoked"));
         let leader = *name == self.leader;
-        let ttl = self.ttl;
+        let patience = self.patience(name);
         // A node that was deleted and enrolled again is another one.
         self.all.retain(|known, node| known != name || node.seen.created == resource.created);
         let Some(node) = self.all.get_mut(name) else {
@@ -161,7 +171,7 @@ impl Nodes {
                 seen: (**resource).clone(),
                 registered: resource.status.clone(),
                 life: if leader { Life::Alive } else { Life::Doubt },
-                deadline: (!leader).then(|| now + ttl),
+                deadline: (!leader).then(|| now + patience),
                 generation: Generation::default(),
                 load: Load::default(),
                 unreachable: None,
@@ -239,8 +249,11 @@ impl Nodes {
 
     /// Gives every node that lives the time to be heard.
     pub(super) fn give_time(&mut self, now: Instant) {
-        for node in self.all.values_mut() {
-            node.deadline = node.deadline.map(|deadline| deadline.max(now + self.ttl));
+        let (ttl, former) = (self.ttl, self.former.take());
+        for (name, node) in &mut self.all {
+            let former = former.as_ref().filter(|(former, _)| former == name);
+            let patience = former.map_or(ttl, |(_, time)| *time);
+            node.deadline = node.deadline.map(|deadline| deadline.max(now + patience));
         }
     }
 

@@ -250,7 +250,7 @@ fn what_says_nothing_lives_at_home_and_is_never_assigned() {
 fn what_says_nothing_goes_to_another_registry_node_when_home_is_lost_and_its_state_is_not() {
     let registry = ("node.role", "registry");
     let mut desk = Desk::new(&[("a", "edge"), ("b", "edge")]);
-    desk.placement = Placement::new(Config::default(), name("cloud"), desk.now).led_by(name("b"));
+    desk.placement = Placement::new(Config::default(), name("cloud"), desk.now).led_by(name("b"), None);
     desk.placement.handle_listed(desk.now);
     for node in ["cloud", "a"] {
         desk.put(&format!("mesh:nodes:{node}"), "Node", &[]);
@@ -323,6 +323,35 @@ fn a_dead_nodes_mechtrons_are_assigned_again_and_stay_there() {
     desk.do_all();
     desk.pass_without("", LONG);
     assert_eq!((desk.lives("shop:m").as_str(), desk.log().concat().as_str()), ("b", "a is Ready"));
+}
+
+/// The registry waited for `a` already; `c` may only not have found the new leader yet.
+#[test]
+fn a_leader_waits_less_for_the_node_that_led_before_it() {
+    let mut desk = Desk::new(&[("a", "edge"), ("b", "edge"), ("c", "desk")]);
+    desk.mechtron("shop:m", &[EDGE]);
+    desk.do_all();
+    assert_eq!(desk.lives("shop:m"), "a");
+    desk.log();
+    let leader = Placement::new(Config::default(), name("cloud"), desk.now);
+    desk.placement = leader.led_by(name("cloud"), Some(name("a")));
+    for resource in desk.resources.values().cloned().collect::<Vec<_>>() {
+        let resource = Arc::new(resource);
+        desk.placement.handle_node(&resource, desk.now);
+        desk.placement.handle_mechtron(&resource, desk.now);
+    }
+    desk.placement.handle_listed(desk.now);
+    let began = desk.now;
+    desk.nodes.retain(|(node, ..)| node.as_str() == "b");
+    while desk.lives("shop:m") == "a" {
+        desk.pass_without("", HEARTBEAT / 4);
+        desk.do_all();
+    }
+    assert!(desk.now - began < Duration::from_secs(4), "{:?}", desk.now - began);
+    assert_eq!(desk.lives("shop:m"), "b");
+    assert_eq!(desk.placement.life(&name("c")), Some(Life::Doubt));
+    desk.pass_without("", LONG);
+    assert!(matches!(desk.placement.life(&name("c")), Some(Life::Dead { .. })));
 }
 
 #[test]

@@ -12,9 +12,9 @@ use resource_registry::store::LeaseId;
 use starlane_core::{NodeName, Revision};
 
 /// How long a leader that is not heard leads.
-pub(super) const TTL: Duration = Duration::from_secs(6);
+pub(super) const TTL: Duration = Duration::from_secs(5);
 /// How often it says that it does.
-const BEAT: Duration = Duration::from_millis(1_500);
+const BEAT: Duration = Duration::from_secs(1);
 /// How much earlier than the others think it ends by itself.
 const MARGIN: Duration = Duration::from_millis(500);
 /// How long to wait until what failed is tried again.
@@ -45,8 +45,8 @@ pub(super) enum Action {
     Beat(LeaseId),
     /// End a lease of this node that nobody leads by: of a life before, or of a time that is over.
     Clear(LeaseId),
-    /// Lead, from now on.
-    Begin(Mandate),
+    /// Lead, from now on, after the node that did before; `None` when this one did, or nobody that is known of.
+    Begin(Mandate, Option<NodeName>),
     /// Lead no more.
     End(Mandate),
 }
@@ -70,6 +70,8 @@ pub(super) struct Election {
     seen: Option<Seen>,
     /// The last that was told to be gone.
     gone: Revision,
+    /// Who led last.
+    former: Option<NodeName>,
     state: State,
     actions: VecDeque<Action>,
 }
@@ -93,8 +95,8 @@ enum State {
 
 impl Election {
     pub(super) fn new(me: NodeName) -> Self {
-        let (seen, gone, actions) = (None, Revision(0), VecDeque::new());
-        Self { me, told: false, seen, gone, state: State::Stands { due: None }, actions }
+        let (seen, gone, former, actions) = (None, Revision(0), None, VecDeque::new());
+        Self { me, told: false, seen, gone, former, state: State::Stands { due: None }, actions }
     }
 
     /// The next thing to do, until `None`.
@@ -128,7 +130,9 @@ impl Election {
     /// What the registry said is so no more.
     pub(super) fn handle_gone(&mut self, made: Revision, now: Instant) {
         self.gone = self.gone.max(made);
-        self.seen.take_if(|seen| seen.made <= made);
+        if let Some(seen) = self.seen.take_if(|seen| seen.made <= made) {
+            self.former = Some(seen.node).filter(|node| *node != self.me);
+        }
         if let State::Leads { mandate, .. } = self.state
             && mandate.made <= made
         {
@@ -153,7 +157,7 @@ impl Election {
             self.seen = Some(Seen { node: self.me.clone(), made: mandate.made, lease });
             if now < ends {
                 self.state = State::Leads { mandate, ends, due: now + BEAT, asked: None };
-                self.actions.push_back(Action::Begin(mandate));
+                self.actions.push_back(Action::Begin(mandate, self.former.clone()));
             }
         }
         self.look(now);
@@ -245,7 +249,7 @@ mod tests {
         let asked = now;
         now += Duration::from_millis(100);
         a.handle_claimed(Some(mandate(7)), now);
-        assert_eq!(all(&mut a), [Action::Begin(mandate(7))]);
+        assert_eq!(all(&mut a), [Action::Begin(mandate(7), None)]);
         a.handle_seen(seen("a", 7), now);
         now = a.poll_timeout().unwrap();
         a.handle_timeout(now);
@@ -286,6 +290,12 @@ mod tests {
         assert_eq!((all(&mut a), a.poll_timeout()), (vec![], None));
         a.handle_gone(Revision(5), now);
         assert_eq!(all(&mut a), [Action::Claim]);
+        a.handle_claimed(Some(mandate(6)), now);
+        assert_eq!(all(&mut a), [Action::Begin(mandate(6), Some(name("b")))]);
+        a.handle_gone(Revision(6), now);
+        now += AGAIN;
+        a.handle_timeout(now);
+        assert_eq!(all(&mut a), [Action::End(mandate(6)), Action::Claim]);
         // It was made, and is gone before this node hears that it was.
         a.handle_gone(Revision(9), now);
         a.handle_claimed(Some(mandate(9)), now);
@@ -427,7 +437,7 @@ mod tests {
                                     store.leader = None;
                                 }
                             }
-                            Action::Begin(mandate) => {
+                            Action::Begin(mandate, _) => {
                                 begun += 1;
                                 node.leads = Some(mandate);
                             }

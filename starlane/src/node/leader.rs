@@ -226,10 +226,11 @@ impl Leader {
 
     /// Leads, until it is dropped or the registry is closed. `links` reach the other nodes, `hosting` this one; `provision`
     /// finishes installs that nobody goes on with. `provided` holds for as long as this node leads, and is expected of all that
-    /// it writes.
+    /// it writes. `former` is the node that led before.
     pub(super) async fn lead(
         self,
         provided: Option<Provided>,
+        former: Option<NodeName>,
         links: Links,
         hosting: Hosting,
         provision: Provision,
@@ -238,7 +239,7 @@ impl Leader {
         let _seat = Seat::take(&self.0, sender.clone());
         let (me, home) = (links.me().clone(), links.home.clone());
         let now = Instant::now();
-        let placement = Placement::new(Config::default(), home.clone(), now).led_by(me.clone());
+        let placement = Placement::new(Config::default(), home.clone(), now).led_by(me.clone(), former);
         // They end with this.
         let mut followers = JoinSet::new();
         let followed = [

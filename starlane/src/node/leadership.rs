@@ -62,12 +62,13 @@ enum Answer {
 }
 
 impl Leadership {
-    /// Takes part from now on. `lead` is run for as long as this node leads, and dropped when that ends.
+    /// Takes part from now on. `lead` is run for as long as this node leads, and dropped when that ends. It is told who led
+    /// before, and was not heard by the registry or gave it up.
     pub(super) fn begin<F>(
         registry: Registry,
         by: Agent,
         me: NodeName,
-        lead: impl Fn(Mandate) -> F + Send + 'static,
+        lead: impl Fn(Mandate, Option<NodeName>) -> F + Send + 'static,
     ) -> Result<Self, Problem>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -92,8 +93,12 @@ impl Leadership {
         }
     }
 
-    async fn run<F>(self, mut follow: Follow, me: NodeName, lead: impl Fn(Mandate) -> F + Send + 'static)
-    where
+    async fn run<F>(
+        self,
+        mut follow: Follow,
+        me: NodeName,
+        lead: impl Fn(Mandate, Option<NodeName>) -> F + Send + 'static,
+    ) where
         F: Future<Output = ()> + Send + 'static,
     {
         let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
@@ -131,10 +136,10 @@ impl Leadership {
                         let own = self.clone();
                         tokio::spawn(async move { drop(own.0.registry.revoke(&own.0.by, lease).await) });
                     }
-                    Action::Begin(mandate) => {
+                    Action::Begin(mandate, former) => {
                         tracing::info!("this node leads the mesh");
                         *self.0.leads.lock() = Some(mandate);
-                        term = Some(Term(tokio::spawn(lead(mandate)).abort_handle()));
+                        term = Some(Term(tokio::spawn(lead(mandate, former)).abort_handle()));
                     }
                     Action::End(_) => {
                         tracing::warn!("this node does not lead the mesh any more");
