@@ -102,6 +102,10 @@ impl State {
         self.groups.get(number as usize)?.as_ref()
     }
 
+    fn members(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
+        self.groups.iter().flatten().flat_map(|group| group.members.values())
+    }
+
     fn insert(&mut self, text: u64, selector: &Selector, member: Arc<Mailbox>) {
         let number = self.free.pop().unwrap_or(self.groups.len() as u32);
         let scope = selector.scope();
@@ -270,6 +274,16 @@ impl Hub {
         }
     }
 
+    /// What was committed up to a revision is to be looked for in the log by all watches.
+    pub(crate) fn leap(&self, revision: Revision) {
+        let mut state = self.state.lock();
+        state.dispatched = revision;
+        for member in state.members() {
+            member.waiting.lock().lagging = true;
+            member.told.notify_one();
+        }
+    }
+
     /// Lets a watch that read the log up to `seen` be handed commits again, when that is all there is.
     pub(crate) fn rejoin(&self, mailbox: &Mailbox, seen: Revision) -> bool {
         let state = self.state.lock();
@@ -285,7 +299,7 @@ impl Hub {
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        for member in state.groups.iter().flatten().flat_map(|group| group.members.values()) {
+        for member in state.members() {
             member.waiting.lock().closed = true;
             member.told.notify_one();
         }

@@ -179,12 +179,25 @@ impl Api {
     }
 
     /// Opens a stream of JSON lines; `None` when the node is not there.
-    fn stream(&self, path: &str) -> Option<impl Read + use<>> {
+    pub(crate) fn stream(&self, path: &str) -> Option<impl Read + use<>> {
+        match self.try_stream(path) {
+            Ok(stream) => Some(stream),
+            Err(status) => {
+                assert_eq!(status, None, "{path} is a stream");
+                None
+            }
+        }
+    }
+
+    /// Opens a stream of JSON lines, or answers the status that came instead, if any.
+    pub(crate) fn try_stream(&self, path: &str) -> Result<impl Read + use<>, Option<u16>> {
         let request = self.agent.get(format!("{}{path}", self.base)).header("authorization", &self.token);
         let request = request.header("accept", "application/x-ndjson");
-        let answer = self.inside(|| request.call().ok())?;
-        assert_eq!(answer.status().as_u16(), 200, "{path} is a stream");
-        Some(answer.into_body().into_reader())
+        let answer = self.inside(|| request.call()).map_err(|_| None)?;
+        match answer.status().as_u16() {
+            200 => Ok(answer.into_body().into_with_config().limit(u64::MAX).reader()),
+            status => Err(Some(status)),
+        }
     }
 
     /// The events of a watch until the connection is lost; `None` when the node is not there.

@@ -8,15 +8,20 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     #[cfg(target_os = "linux")]
-    if let ["soak", "linear", flags @ ..] = &words[..] {
-        return linear(flags).unwrap_or_else(usage);
+    if let ["soak", name @ ("kill" | "linear" | "watch" | "forget" | "slow"), flags @ ..] = &words[..] {
+        let Some(asked) = Asked::read(flags) else { return usage() };
+        // Both stores have their turn, whatever the first says.
+        let kept: Vec<bool> =
+            asked.stores.iter().map(|store| of_a_store(name, *store, &asked) == Some(true)).collect();
+        return if kept.iter().all(|kept| *kept) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let ["soak", name] = words[..] else { return usage() };
     let kept = match name {
+        #[cfg(not(target_os = "linux"))]
         "kill" => {
-            let figures = soak::kill_during_creates(100, 10_000, 8);
+            let figures = soak::kill_during_creates(None, 100, 10_000, 8);
             println!("P01 P02 {figures}");
-            figures.kept()
+            figures.kept() && figures.in_time()
         }
         "orders" => {
             let report = soak::orders_while_the_node_is_killed(100_000, 20);
@@ -71,44 +76,86 @@ fn of_a_mesh(name: &str) -> Option<soak::Report> {
     })
 }
 
-/// Histories on each store, or on one: `--runs N --seconds N --store embedded|etcd --seed N`. `None` when that is not what was
-/// written.
+/// What is asked of a promise that holds on each store.
 #[cfg(target_os = "linux")]
-fn linear(flags: &[&str]) -> Option<ExitCode> {
+struct Asked {
+    stores: Vec<soak::Store>,
+    /// How many histories there are, how long each is, and what decides on them.
+    runs: usize,
+    seconds: u64,
+    seed: u64,
+}
+
+#[cfg(target_os = "linux")]
+impl Asked {
+    /// `None` when there is something else among the flags.
+    fn read(flags: &[&str]) -> Option<Self> {
+        use soak::Store;
+        let mut asked = Self { stores: vec![Store::Embedded, Store::Etcd], runs: 200, seconds: 10, seed: 1 };
+        for flag in flags.chunks(2) {
+            match *flag {
+                ["--runs", value] => asked.runs = value.parse().ok()?,
+                ["--seconds", value] => asked.seconds = value.parse().ok()?,
+                ["--seed", value] => asked.seed = value.parse().ok()?,
+                ["--store", "embedded"] => asked.stores = vec![Store::Embedded],
+                ["--store", "etcd"] => asked.stores = vec![Store::Etcd],
+                _ => return None,
+            }
+        }
+        Some(asked)
+    }
+}
+
+/// Runs a promise on a store, and tells whether it was kept; `None` where that cannot be tried.
+#[cfg(target_os = "linux")]
+fn of_a_store(name: &str, store: soak::Store, asked: &Asked) -> Option<bool> {
     use std::time::Duration;
 
-    use soak::{Histories, Store, Work};
+    use soak::{Forgetting, Histories, Slow, Store, Watching, Work};
+    use tests::etcd::Etcd;
+    use tests::net::Lab;
 
-    let (mut runs, mut seconds, mut seed) = (200, 10, 1);
-    let mut stores = vec![Store::Embedded, Store::Etcd];
-    for flag in flags.chunks(2) {
-        match *flag {
-            ["--runs", value] => runs = value.parse().ok()?,
-            ["--seconds", value] => seconds = value.parse().ok()?,
-            ["--seed", value] => seed = value.parse().ok()?,
-            ["--store", "embedded"] => stores = vec![Store::Embedded],
-            ["--store", "etcd"] => stores = vec![Store::Etcd],
-            _ => return None,
+    let report = match name {
+        "kill" => {
+            let etcd = match store {
+                Store::Embedded => None,
+                Store::Etcd => Some(Etcd::start(3)?),
+            };
+            let registry = etcd.as_ref().map(|etcd| etcd.address("kill"));
+            let figures = soak::kill_during_creates(registry, 100, 10_000, 8);
+            println!("P01 P02 store={store:?} {figures}");
+            return Some(figures.kept() && figures.in_time());
         }
-    }
-    let kept = stores.into_iter().map(|store| {
-        let lab = tests::net::Lab::new()?;
-        let work = Work::Time(Duration::from_secs(seconds));
-        let kept_in = tests::root().join("target/linear");
-        let judged =
-            soak::histories(lab, &Histories { store, runs, work, faults: 3, seed, stale: false, kept_in })?;
-        println!("{judged}");
-        Some(judged.report().kept())
-    });
-    // All are run, whatever the first says.
-    let kept: Vec<Option<bool>> = kept.collect();
-    Some(if kept.iter().all(|kept| *kept == Some(true)) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        "linear" => {
+            let work = Work::Time(Duration::from_secs(asked.seconds));
+            let kept_in = tests::root().join("target/linear");
+            let (runs, seed) = (asked.runs, asked.seed);
+            let histories = Histories { store, runs, work, faults: 3, seed, stale: false, kept_in };
+            let judged = soak::histories(Lab::new()?, &histories)?;
+            println!("{judged}");
+            return Some(judged.report().kept());
+        }
+        "forget" => {
+            let every = Duration::from_millis(200);
+            let forgetting = Forgetting { store, watches: 50, commits: 20_000, every };
+            soak::watches_while_the_history_is_forgotten(forgetting)?
+        }
+        "watch" => {
+            let forget = store == Store::Etcd;
+            let watching = Watching { store, watches: 50, changes: 20_000, cuts: 10, kills: 5, forget };
+            soak::watches_under_faults(Lab::new()?, watching)?
+        }
+        _ => soak::a_stopped_watcher(Slow { store, live: 49, pairs: 9, changes: 50_000 })?,
+    };
+    println!("{report}");
+    Some(report.kept() && report.in_time())
 }
 
 fn usage() -> ExitCode {
-    let names = "kill, etcd, linear, orders, revoke, outcome, order, death, leader, alive, split, drain, move-memory, \
-                 move-node, move-mesh, cable";
+    let names = "etcd, orders, revoke, outcome, order, death, leader, alive, split, drain, move-memory, move-node, move-mesh, \
+                 cable";
     eprintln!("usage: soak NAME, where NAME is one of: {names}");
-    eprintln!("       soak linear [--runs N] [--seconds N] [--store embedded|etcd] [--seed N]");
+    eprintln!("       soak kill|watch|forget|slow [--store embedded|etcd]");
+    eprintln!("       soak linear [--store embedded|etcd] [--runs N] [--seconds N] [--seed N]");
     ExitCode::from(2)
 }

@@ -8,6 +8,8 @@ mod death;
 mod drain;
 #[cfg(unix)]
 mod etcd;
+#[cfg(target_os = "linux")]
+mod forget;
 mod kill;
 #[cfg(target_os = "linux")]
 mod leader;
@@ -24,7 +26,13 @@ mod report;
 #[cfg(target_os = "linux")]
 mod revoke;
 #[cfg(target_os = "linux")]
+mod slow;
+#[cfg(target_os = "linux")]
 mod split;
+#[cfg(target_os = "linux")]
+mod told;
+#[cfg(target_os = "linux")]
+mod watch;
 
 #[cfg(target_os = "linux")]
 pub use cable::pulled_in_the_middle;
@@ -34,6 +42,8 @@ pub use death::{mechtrons_of_killed_nodes, no_false_deaths};
 pub use drain::rolling_restarts;
 #[cfg(unix)]
 pub use etcd::members_killed_and_paused;
+#[cfg(target_os = "linux")]
+pub use forget::{Forgetting, watches_while_the_history_is_forgotten};
 pub use kill::{KillFigures, kill_during_creates};
 #[cfg(target_os = "linux")]
 pub use leader::mechtrons_of_killed_leaders;
@@ -50,4 +60,8 @@ pub use report::Report;
 #[cfg(target_os = "linux")]
 pub use revoke::a_revoked_node;
 #[cfg(target_os = "linux")]
+pub use slow::{Slow, a_stopped_watcher};
+#[cfg(target_os = "linux")]
 pub use split::{Splits, partitions};
+#[cfg(target_os = "linux")]
+pub use watch::{Watching, watches_under_faults};

@@ -1,8 +1,8 @@
 //! The view follows the store: it is loaded, then takes in what is committed.
 //!
 //! It runs on a thread of its own. A store on another node may be out of reach for a while: then the view stays as it
-//! is, and goes on from there. When the history between is no longer kept, the view is compared with a new snapshot,
-//! and watches are told the difference as one commit.
+//! is, and goes on from there. When the history between is no longer kept, the view is brought to a new snapshot, and
+//! watches are told that it is gone: what happened is never told as what did not happen so.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
@@ -193,7 +193,8 @@ fn take_in(
     stopped
 }
 
-/// Brings the view to a new snapshot, and tells the watches what is different; `None` when the registry is closed.
+/// Brings the view to a new snapshot, and sends the watches to the log, which tells that what they missed is gone; `None` when
+/// the registry is closed.
 async fn replace(
     inner: &Weak<Inner>,
     store: &dyn Store,
@@ -215,8 +216,8 @@ async fn replace(
                     "its history went back from revision {known} to {revision}; restart the node"
                 ))));
             }
-            tracing::warn!(from = %known, to = %revision, "the history between is no longer kept: told as one change");
-            inner.change(revision, difference);
+            tracing::warn!(from = %known, to = %revision, "the history between is no longer kept, watches list again");
+            inner.leap(revision, difference);
             inner.publish();
             return Ok(Some(revision));
         }
@@ -228,7 +229,7 @@ async fn replace(
 struct Difference {
     /// Everything up to here was compared.
     last: Option<Point>,
-    changed: Vec<(Point, Option<Arc<Resource>>, usize)>,
+    changed: Vec<(Point, Option<Arc<Resource>>)>,
     sequences: HashMap<Point, u64>,
 }
 
@@ -251,7 +252,7 @@ impl Difference {
             let known = view.get(&point).map(|known| (known.created, known.modified));
             if known != Some((record.created, record.modified)) {
                 let resource = unpacker.unpack(point.clone(), &record).map_err(|_| unreadable(&point))?;
-                self.changed.push((point.clone(), Some(Arc::new(resource)), key.len() + record.value.len()));
+                self.changed.push((point.clone(), Some(Arc::new(resource))));
             }
             self.last = Some(point);
         }
@@ -263,7 +264,7 @@ impl Difference {
 
     /// What the view has between the last record and the next is gone.
     fn missing(&mut self, view: &View, next: Option<&Point>) {
-        let gone = view.between(self.last.as_ref(), next).map(|gone| (gone.point.clone(), None, 256));
+        let gone = view.between(self.last.as_ref(), next).map(|gone| (gone.point.clone(), None));
         self.changed.extend(gone);
     }
 }
@@ -308,11 +309,18 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes in what is different in a snapshot.
-    fn change(&self, revision: Revision, difference: Difference) {
+    /// Takes in what is different in a snapshot, over commits that nobody knows any more.
+    fn leap(&self, revision: Revision, difference: Difference) {
         let mut view = self.view.write();
         view.set_sequences(difference.sequences);
-        self.step(&mut view, revision, difference.changed);
+        for (point, after) in difference.changed {
+            match after {
+                Some(after) => view.put(after),
+                None => view.remove(&point),
+            }
+        }
+        view.revision = revision;
+        self.hub.leap(revision);
     }
 
     fn step(&self, view: &mut View, revision: Revision, changed: Vec<(Point, Option<Arc<Resource>>, usize)>) {

@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::Node;
 use crate::api::Api;
+use crate::{Node, Serve};
+
+/// By when a node that was killed is to be ready again, in all but a hundredth of the cases.
+const RESTART: Duration = Duration::from_secs(2);
 
 /// What a run saw.
 #[derive(Debug)]
@@ -42,14 +45,23 @@ impl KillFigures {
         let broken = self.lost + self.invented + self.missed + self.repeated + self.reordered;
         broken == 0 && self.unknown == 0 && self.resumed >= self.kills.min(1)
     }
+
+    /// Whether the node was ready again as soon as is promised. A test does not judge it, since its machine may be busy.
+    pub fn in_time(&self) -> bool {
+        self.restart(99) < RESTART
+    }
+
+    /// How long a share of the restarts took at most.
+    fn restart(&self, percent: usize) -> Duration {
+        let mut restarts = self.restarts.clone();
+        restarts.sort_unstable();
+        let last = restarts.len().saturating_sub(1);
+        restarts.get((restarts.len() * percent / 100).min(last)).copied().unwrap_or_default()
+    }
 }
 
 impl fmt::Display for KillFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut restarts = self.restarts.clone();
-        restarts.sort_unstable();
-        let at =
-            |share: usize| restarts.get((restarts.len() * share / 100).min(restarts.len().saturating_sub(1)));
         write!(
             f,
             "kills={} acknowledged={} unknown={} lost={} invented={} missed={} repeated={} reordered={} resumed={} \
@@ -63,8 +75,8 @@ impl fmt::Display for KillFigures {
             self.repeated,
             self.reordered,
             self.resumed,
-            at(50).copied().unwrap_or_default(),
-            at(99).copied().unwrap_or_default(),
+            self.restart(50),
+            self.restart(99),
         )
     }
 }
@@ -92,9 +104,15 @@ impl Lives {
     }
 }
 
-/// Kills the node `kills` times while `clients` create `creates` resources, and watches them all the time.
-pub fn kill_during_creates(kills: usize, creates: usize, clients: usize) -> KillFigures {
-    let mut node = Node::start();
+/// Kills the node `kills` times while `clients` create `creates` resources, and watches them all the time. The registry is
+/// in a file of the node, or where `registry` says.
+pub fn kill_during_creates(
+    registry: Option<String>,
+    kills: usize,
+    creates: usize,
+    clients: usize,
+) -> KillFigures {
+    let mut node = Node::serve(Serve { registry, ..Serve::named("node-1") });
     node.exec("create load<Space>").ok();
     let api = Api::of(&node);
     let lives = Lives::default();

@@ -47,6 +47,14 @@ impl Report {
         }
     }
 
+    /// A measure that is promised to be smaller. A test does not judge it, since its machine may be busy; a full run does.
+    pub fn below(&mut self, name: &'static str, measured: f64, promised: f64) {
+        self.figures.push((name, format!("{measured:.3}")));
+        if measured.is_nan() || measured >= promised {
+            self.late.push(format!("{name} is not below {promised}"));
+        }
+    }
+
     /// Whether everything took as long as it may.
     pub fn in_time(&self) -> bool {
         self.late.is_empty()
@@ -87,5 +95,18 @@ mod tests {
         assert_eq!(report(0, 10).to_string(), "P00 lost=0 asked=10 kept");
         assert!(report(0, 10).kept() && !report(1, 10).kept() && !report(0, 9).kept());
         assert!(report(1, 9).to_string().contains("BROKEN: lost is not 0; asked is below 10"));
+    }
+
+    #[test]
+    fn what_is_measured_is_judged_apart() {
+        let report = |measured| {
+            let mut report = Report::of("P00");
+            report.below("ratio", measured, 1.1);
+            (report.kept(), report.in_time())
+        };
+        assert_eq!(
+            [report(1.0), report(1.1), report(f64::NAN)],
+            [(true, true), (true, false), (true, false)]
+        );
     }
 }
