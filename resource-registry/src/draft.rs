@@ -155,7 +155,7 @@ impl<'a> Draft<'a> {
         if counters.0.len() >= COUNTERS_MAX {
             counters.0.retain(|parent, number| view.sequence(parent) < *number);
         }
-        let last = counters.0.get(parent).copied().unwrap_or_default();
+        let last = self.numbers.get(parent).or(counters.0.get(parent)).copied().unwrap_or_default();
         let mut number = last.max(view.sequence(parent));
         loop {
             number += 1;
@@ -163,7 +163,6 @@ impl<'a> Draft<'a> {
                 .point(number)
                 .map_err(|error: PointError| Problem::new(Code::PointSyntax, error.to_string()).at(parent))?;
             if view.get(&point).is_none() && !self.changed.contains_key(&point) {
-                counters.0.insert(parent.clone(), number);
                 self.numbers.insert(parent.clone(), number);
                 return Ok(point);
             }
@@ -378,7 +377,8 @@ impl<'a> Draft<'a> {
             };
             results.insert(point, became);
         }
-        Ok(Finished { operations, results: Results(results), counting: self.counting })
+        let counting = self.counting.map(|counters| Counting { counters, numbers: self.numbers });
+        Ok(Finished { operations, results: Results(results), counting })
     }
 
     fn is_deleted(&self, point: &Point) -> bool {
@@ -552,7 +552,20 @@ pub(crate) struct Finished<'a> {
     pub(crate) operations: Vec<Operation>,
     pub(crate) results: Results,
     /// While this is held nobody else counts.
-    pub(crate) counting: Option<MutexGuard<'a, Counters>>,
+    pub(crate) counting: Option<Counting<'a>>,
+}
+
+/// The numbers that a draft took, while nobody else counts. They are given again unless it is queued.
+pub(crate) struct Counting<'a> {
+    counters: MutexGuard<'a, Counters>,
+    numbers: BTreeMap<Point, u64>,
+}
+
+impl Counting<'_> {
+    /// The draft is queued, so whoever counts next goes on from there.
+    pub(crate) fn queued(mut self) {
+        self.counters.0.extend(self.numbers);
+    }
 }
 
 /// What the resources of a draft are after its commit, whatever others do after that.

@@ -605,3 +605,19 @@ async fn a_rehearsal_finds_the_first_that_cannot_be_done_and_does_nothing() {
     let Op::Create(first) = numbered("o-") else { return };
     assert_eq!(registry.create(&ann(), first).await.unwrap().resource.point, point("shop:a:o-1"));
 }
+
+#[tokio::test]
+async fn what_is_refused_takes_no_number() {
+    let registry = registry().await;
+    registry.create(&ann(), make("shop:a", "App")).await.unwrap();
+    let numbered = |kind: &str| {
+        let sequence = Sequence { parent: point("shop:a"), prefix: "o-".into(), suffix: String::new() };
+        Create { target: Target::Sequence(sequence), ..make("shop:a", kind) }
+    };
+    let refused = registry.create(&ann(), numbered("BundleSeries")).await.unwrap_err();
+    assert_eq!(code(refused), Code::KindParent);
+    for expected in ["shop:a:o-1", "shop:a:o-2"] {
+        let made = registry.create(&ann(), numbered("Base")).await.unwrap();
+        assert_eq!(made.resource.point, point(expected));
+    }
+}

@@ -280,7 +280,9 @@ impl Inner {
         }
         let sent = self.store.commit(Commit { fence: None, meta: self.meta(by), operations });
         // Numbers are queued in the order in which they grow: whoever counts next waited until here.
-        drop(finished.counting);
+        if let Some(counting) = finished.counting {
+            counting.queued();
+        }
         Planned::Sent(value, results, sent)
     }
 
