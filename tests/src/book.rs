@@ -3,12 +3,13 @@
 //! A block with `title=PATH` is a file. A `console` block is typed line by line in the shell: `$ ` begins a command, the
 //! lines after it are what it prints, where `...` stands for any lines and `[..]` for any text in a line; `? N` is the
 //! exit code when it is not 0. `starlane serve` starts a node that lives until the page ends, or several that join it; the
-//! ports that the page names stand for the first node's real ones.
+//! ports that the page names stand for the first node's real ones. What ends with ` &` goes on until the page ends, and prints
+//! what follows before the next command.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::{Node, Serve, binary, root};
 
@@ -25,12 +26,25 @@ enum Step {
 /// When something is not as the pages say.
 pub fn run(pages: &[&Path]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut node = None;
-    let mut joined = Joined(Vec::new());
-    let mut here = folder.path().to_owned();
     // The bundles of the examples are where the pages say, as in the repository.
     #[cfg(unix)]
-    std::os::unix::fs::symlink(root().join("target"), here.join("target")).expect("a link can be made");
+    std::os::unix::fs::symlink(root().join("target"), folder.path().join("target"))
+        .expect("a link can be made");
+    run_in(folder.path(), pages);
+}
+
+/// Runs a page that makes no files in the repository itself, with a node of its own.
+///
+/// # Panics
+/// When something is not as the page says.
+pub fn run_at_root(page: &Path) {
+    run_in(&root(), &[page]);
+}
+
+fn run_in(folder: &Path, pages: &[&Path]) {
+    let mut node = None;
+    let mut others = Others::default();
+    let mut here = folder.to_owned();
     for page in pages {
         let text = fs::read_to_string(page).expect("the page is there");
         let mut typed = 0;
@@ -44,9 +58,20 @@ pub fn run(pages: &[&Path]) {
                 }
                 Step::Command { text, .. } if text.starts_with("starlane serve") => match &node {
                     None => node = Some(Node::serve(Serve::named(name(&text)))),
-                    Some(first) => joined.0.push(join(&text, first, &here)),
+                    Some(first) => others.nodes.push(join(&text, first, &here)),
                 },
                 Step::Command { text, .. } if text.starts_with("cd ") => here = here.join(&text[3..]),
+                Step::Command { line, text, output, .. } if text.ends_with(" &") => {
+                    let node = node.as_ref().expect("the first page starts a node");
+                    let place = format!("{}:{line}: $ {text}", page.display());
+                    others.programs.push(Program::start(
+                        &place,
+                        text.trim_end_matches(" &"),
+                        &output,
+                        node,
+                        &here,
+                    ));
+                }
                 Step::Command { line, text, output, code } => {
                     let node = node.as_ref().expect("the first page starts a node");
                     type_in(page, line, &text, &output, code, node, &here);
@@ -58,16 +83,48 @@ pub fn run(pages: &[&Path]) {
     }
 }
 
-/// Nodes that joined the first, which end with the pages.
-struct Joined(Vec<Child>);
+/// What ends with the pages.
+#[derive(Default)]
+struct Others {
+    /// Nodes that joined the first.
+    nodes: Vec<Child>,
+    programs: Vec<Program>,
+}
 
-impl Drop for Joined {
+impl Drop for Others {
     fn drop(&mut self) {
-        for node in &mut self.0 {
+        for process in self.programs.iter_mut().map(|program| &mut program.process).chain(&mut self.nodes) {
             // It may have ended by itself.
-            _ = node.kill();
-            _ = node.wait();
+            _ = process.kill();
+            _ = process.wait();
         }
+    }
+}
+
+/// A program that goes on.
+struct Program {
+    process: Child,
+    /// Open for as long as it may print.
+    _printed: Lines<BufReader<ChildStdout>>,
+}
+
+impl Program {
+    /// Starts a program, and waits until it printed what a page says.
+    fn start(place: &str, text: &str, output: &[String], node: &Node, here: &Path) -> Self {
+        let mut process = shell(&format!("exec {} 2>&1", real(text, node)), node, here)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell runs");
+        let mut printed = BufReader::new(process.stdout.take().expect("its output is piped")).lines();
+        for expected in output {
+            let line = printed.next().and_then(Result::ok).unwrap_or_default();
+            assert!(
+                line_matches(expected, &line),
+                "{place}\nthe page says:\n{expected}\nit printed:\n{line}"
+            );
+        }
+        Self { process, _printed: printed }
     }
 }
 
@@ -97,6 +154,8 @@ fn real(text: &str, node: &Node) -> String {
     text.replace("localhost:8080", &format!("localhost:{}", node.web().port()))
         .replace("localhost:4343", &format!("localhost:{}", node.api().port()))
         .replace("127.0.0.1:4343", &links.to_string())
+        // What the tests are built with has it.
+        .replace("cargo run --release -p orders --", "orders")
 }
 
 fn shell(text: &str, node: &Node, here: &Path) -> Command {
