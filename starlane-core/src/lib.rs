@@ -58,7 +58,7 @@ pub use property::{Key, KeyError, Properties, Property, PropertyChange, Value};
 pub use query::{First, Query, Rank};
 pub use resource::{Epoch, Phase, Resource, Revision, Status, Timestamp};
 pub use script::{Script, Statement};
-pub use selector::{Depth, Scope, Selector};
+pub use selector::{Depth, Range, Scope, Selector};
 pub use template::Bindings;
 pub use watch::{Change, Event, ResumeToken, ResumeTokenError};
 pub use when::{When, WhenError};

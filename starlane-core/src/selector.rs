@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use scope::{Depth, Scope};
+pub use scope::{Depth, Range, Scope};
 
 pub(crate) use extent::{skip as skip_extent, skip_brackets};
 pub(crate) use filter::{Filter, parse as parse_filter};

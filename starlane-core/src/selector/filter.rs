@@ -153,6 +153,18 @@ impl Comparison {
         }
     }
 
+    /// What holds of comparable values when this does not.
+    pub(crate) fn negated(self) -> Self {
+        match self {
+            Comparison::Equal => Comparison::Unequal,
+            Comparison::Unequal => Comparison::Equal,
+            Comparison::Less => Comparison::GreaterOrEqual,
+            Comparison::LessOrEqual => Comparison::Greater,
+            Comparison::Greater => Comparison::LessOrEqual,
+            Comparison::GreaterOrEqual => Comparison::Less,
+        }
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Comparison::Equal => "=",
