@@ -86,6 +86,11 @@ impl Watch {
         }
     }
 
+    /// Whether it goes on after nothing, and has to be told where it is.
+    pub(crate) fn is_new(&self) -> bool {
+        self.seen == Revision(0) && self.list.is_none() && self.ahead.is_none()
+    }
+
     /// Where a watch that follows this one goes on without a gap.
     pub fn token(&self) -> ResumeToken {
         // A list that was not read to its end is to be read again from its beginning.

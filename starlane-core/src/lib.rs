@@ -55,7 +55,7 @@ pub use moment::Moment;
 pub use node::{Generation, NodeId, NodeName, NodeNameError, Role, RoleError};
 pub use problem::{Code, Place, PointerError, Problem, Span};
 pub use property::{Key, KeyError, Properties, Property, PropertyChange, Value};
-pub use query::{First, Query, Rank};
+pub use query::{First, Query, Rank, Sorted};
 pub use resource::{Epoch, Phase, Resource, Revision, Status, Timestamp};
 pub use script::{Script, Statement};
 pub use selector::{Depth, Range, Scope, Selector};

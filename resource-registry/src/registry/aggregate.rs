@@ -17,6 +17,9 @@ const PAGE: usize = 1_000;
 /// How many are known beyond the first, so that one of those that leaves is replaced at once.
 const SPARE: usize = if cfg!(test) { 1 } else { 64 };
 
+/// How many entries of an index are looked at for the first of them, before a list is the shorter way.
+const RANKED_LOOKS: usize = if cfg!(test) { 8 } else { 20_000 };
+
 /// A watch of a query. Takes no more memory than an ordinary one, and a bounded number of resources when it ranks.
 pub struct QueryWatch {
     inner: Weak<Inner>,
@@ -58,7 +61,10 @@ impl Registry {
         }
         let selector = query.selector();
         let resumed = since.map(|token| ResumeToken::new(token.revision, &selector.to_string()));
-        let watch = self.watch(selector, resumed)?;
+        let watch = match query {
+            Query::First(_) => self.follow(selector, resumed)?,
+            Query::Select(_) | Query::Count(_) => self.watch(selector, resumed)?,
+        };
         let mut watch = QueryWatch {
             inner: Arc::downgrade(&self.inner),
             // Whoever has not been told the first answer is to begin again.
@@ -72,6 +78,14 @@ impl Registry {
         };
         if matches!(query, Query::Select(_)) {
             return Ok(watch);
+        }
+        if watch.watch.is_new() {
+            if let Some(revision) = watch.rank(&self.inner) {
+                watch.watch.seen = revision;
+                watch.due = Some(Due::Tell(revision));
+                return Ok(watch);
+            }
+            self.list_for(&mut watch.watch)?;
         }
         match watch.watch.list.take() {
             Some(list) => {
@@ -151,6 +165,15 @@ impl QueryWatch {
             Query::Select(_) => self.watch.token(),
             query => ResumeToken::new(self.told, &query.to_string()),
         }
+    }
+
+    /// Finds the first by an index that has them in their order, when there is one, and tells what they are at.
+    fn rank(&mut self, inner: &Inner) -> Option<Revision> {
+        let Answer::Ranked(standing) = &mut self.answer else { return None };
+        let view = inner.view.read();
+        let ranked = view.ranked(&standing.of, standing.most() + 1, RANKED_LOOKS)?;
+        ranked.iter().for_each(|resource| standing.enter(resource));
+        Some(view.revision)
     }
 
     /// Finds the answer as it was at a revision.
@@ -271,6 +294,11 @@ impl Standing {
         Self { of, ranked: BTreeMap::new(), places: HashMap::new(), cut: None, told: Vec::new() }
     }
 
+    /// How many are known at most.
+    fn most(&self) -> usize {
+        self.of.limit * 2 + SPARE
+    }
+
     fn first(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.ranked.values().take(self.of.limit)
     }
@@ -282,7 +310,7 @@ impl Standing {
         }
         self.places.insert(resource.point.clone(), rank.clone());
         self.ranked.insert(rank, resource.clone());
-        if self.ranked.len() > self.of.limit * 2 + SPARE
+        if self.ranked.len() > self.most()
             && let Some((_, last)) = self.ranked.pop_last()
         {
             self.places.remove(&last.point);
