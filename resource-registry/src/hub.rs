@@ -102,8 +102,34 @@ struct Group {
     selector: Selector,
     text: u64,
     place: Place,
+    members: Members,
+}
+
+/// Most groups have one member.
+enum Members {
+    One(Arc<Mailbox>),
     /// By where they are in memory.
-    members: HashMap<usize, Arc<Mailbox>>,
+    Many(Box<HashMap<usize, Arc<Mailbox>>>),
+}
+
+impl Members {
+    fn insert(&mut self, mailbox: Arc<Mailbox>) {
+        match self {
+            Members::One(known) => {
+                let known = known.clone();
+                *self = Members::Many(Box::new([known, mailbox].map(|it| (place_of(&it), it)).into()));
+            }
+            Members::Many(known) => drop(known.insert(place_of(&mailbox), mailbox)),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
+        let (one, many) = match self {
+            Members::One(known) => (Some(known), None),
+            Members::Many(known) => (None, Some(known.values())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
 }
 
 fn place_of(mailbox: &Arc<Mailbox>) -> usize {
@@ -166,22 +192,23 @@ impl State {
     }
 
     fn members(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
-        self.groups.iter().flatten().flat_map(|group| group.members.values())
+        self.groups.iter().flatten().flat_map(|group| group.members.iter())
     }
 
-    fn insert(&mut self, text: u64, selector: &Selector, member: Arc<Mailbox>) {
+    fn insert(&mut self, text: u64, selector: &Selector) -> Arc<Mailbox> {
         let number = self.free.pop().unwrap_or(self.groups.len() as u32);
         let scope = selector.scope();
         let slot = self.by_scope.entry((scope.base.clone(), scope.kind.clone())).or_default();
         let place = slot.place(scope);
         slot.insert(&place, number);
         self.by_text.entry(text).or_default().insert(number);
-        let members = [(place_of(&member), member)].into();
-        let group = Group { selector: selector.clone(), text, place, members };
+        let mailbox = Arc::new(Mailbox::of(selector));
+        let group = Group { selector: selector.clone(), text, place, members: Members::One(mailbox.clone()) };
         match self.groups.get_mut(number as usize) {
             Some(place) => *place = Some(group),
             None => self.groups.push(Some(group)),
         }
+        mailbox
     }
 
     fn remove(&mut self, number: u32) {
@@ -292,25 +319,38 @@ impl Hub {
             return None;
         }
         state.watches += 1;
-        let waiting = Waiting { lagging, closed: state.closed, ..Waiting::default() };
-        let mailbox = Arc::new(Mailbox { waiting: Mutex::new(waiting), told: Notify::new() });
         let known = state.find(text, selector);
-        match known.and_then(|number| state.groups[number as usize].as_mut()) {
-            Some(group) => drop(group.members.insert(place_of(&mailbox), mailbox.clone())),
-            None => state.insert(text, selector, mailbox.clone()),
-        }
+        let mailbox = match known.and_then(|number| state.groups[number as usize].as_mut()) {
+            Some(group) => {
+                let mailbox = Arc::new(Mailbox::of(&group.selector));
+                group.members.insert(mailbox.clone());
+                mailbox
+            }
+            None => state.insert(text, selector),
+        };
+        let mut waiting = mailbox.waiting.lock();
+        (waiting.lagging, waiting.closed) = (lagging, state.closed);
+        drop(waiting);
         Some(mailbox)
     }
 
-    pub(crate) fn leave(&self, selector: &Selector, mailbox: &Arc<Mailbox>) {
+    pub(crate) fn leave(&self, mailbox: &Arc<Mailbox>) {
+        let selector = &mailbox.selector;
         let text = text_hash(selector);
         let mut state = self.state.lock();
         let Some(number) = state.find(text, selector) else { return };
         let Some(group) = state.groups[number as usize].as_mut() else { return };
-        if group.members.remove(&place_of(mailbox)).is_none() {
-            return;
-        }
-        if group.members.is_empty() {
+        let is_last = match &mut group.members {
+            Members::One(known) if Arc::ptr_eq(known, mailbox) => true,
+            Members::One(_) => return,
+            Members::Many(known) => {
+                if known.remove(&place_of(mailbox)).is_none() {
+                    return;
+                }
+                known.is_empty()
+            }
+        };
+        if is_last {
             state.remove(number);
         }
         state.watches -= 1;
@@ -329,7 +369,7 @@ impl Hub {
             let bytes = steps.iter().map(|step| step.bytes).sum();
             let changes: Arc<[Change]> = relative(&group.selector, steps).into();
             if !changes.is_empty() {
-                for member in group.members.values() {
+                for member in group.members.iter() {
                     member.push(Commit { revision, changes: changes.clone(), bytes });
                 }
             }
@@ -378,6 +418,8 @@ pub(crate) struct Commit {
 
 /// What waits for one watch.
 pub(crate) struct Mailbox {
+    /// That of its group, so that watches of one selector keep it once.
+    pub(crate) selector: Selector,
     waiting: Mutex<Waiting>,
     told: Notify,
 }
@@ -400,6 +442,10 @@ pub(crate) enum Mail {
 }
 
 impl Mailbox {
+    fn of(selector: &Selector) -> Self {
+        Self { selector: selector.clone(), waiting: Mutex::default(), told: Notify::new() }
+    }
+
     fn push(&self, commit: Commit) {
         let mut waiting = self.waiting.lock();
         if waiting.lagging {
@@ -543,6 +589,12 @@ mod tests {
     }
 
     #[test]
+    fn what_a_watch_that_waits_needs_besides_its_selector_is_small() {
+        let bytes = [size_of::<crate::Watch>(), size_of::<Mailbox>(), size_of::<Option<Group>>()];
+        assert!(bytes.iter().sum::<usize>() <= 256, "{bytes:?}");
+    }
+
+    #[test]
     fn who_leaves_leaves_nothing() {
         let hub = Hub::new(Revision(0));
         let texts: Vec<String> = (0..100)
@@ -559,12 +611,12 @@ mod tests {
         for _ in 0..2 {
             let mut open = Vec::new();
             for text in &texts {
-                open.push((selector(text), hub.join(&selector(text), false, 500).unwrap()));
+                open.push(hub.join(&selector(text), false, 500).unwrap());
             }
             assert!(hub.join(&selector("**"), false, 500).is_none(), "no more than the bound");
-            for (selector, mailbox) in &open {
-                hub.leave(selector, mailbox);
-                hub.leave(selector, mailbox);
+            for mailbox in &open {
+                hub.leave(mailbox);
+                hub.leave(mailbox);
             }
             let state = hub.state.lock();
             assert_eq!((state.watches, state.by_text.len(), state.by_scope.len()), (0, 0, 0));

@@ -32,7 +32,7 @@ pub struct Selector(Arc<Parts>);
 #[derive(PartialEq)]
 struct Parts {
     pattern: Pattern,
-    kind: Option<KindPattern>,
+    kind: Option<Box<KindPattern>>,
     filter: Option<Filter>,
 }
 
@@ -101,7 +101,7 @@ impl FromStr for Selector {
         }
         let pattern = pattern::read(&mut cursor)?;
         cursor.trivia();
-        let kind = if cursor.looks_at("<") { Some(kinds::read(&mut cursor)?) } else { None };
+        let kind = if cursor.looks_at("<") { Some(Box::new(kinds::read(&mut cursor)?)) } else { None };
         cursor.trivia();
         let filter = if cursor.looks_at("[") { Some(filter::read(&mut cursor)?) } else { None };
         if !cursor.is_done() {

@@ -37,7 +37,7 @@ pub struct QueryWatch {
 enum Answer {
     Resources,
     Count { now: u64, told: u64 },
-    Ranked(Standing),
+    Ranked(Box<Standing>),
 }
 
 /// What is to be done before the watch goes on.
@@ -65,18 +65,19 @@ impl Registry {
             Query::First(_) => self.follow(selector, resumed)?,
             Query::Select(_) | Query::Count(_) => self.watch(selector, resumed)?,
         };
+        let query = sharing(query, watch.selector());
         let mut watch = QueryWatch {
             inner: Arc::downgrade(&self.inner),
             // Whoever has not been told the first answer is to begin again.
             told: Revision(0),
-            answer: Answer::of(query),
-            query: query.clone(),
+            answer: Answer::of(&query),
+            query,
             due: None,
             gone: None,
             ended: false,
             watch,
         };
-        if matches!(query, Query::Select(_)) {
+        if matches!(watch.query, Query::Select(_)) {
             return Ok(watch);
         }
         if watch.watch.is_new() {
@@ -101,6 +102,16 @@ impl Registry {
             }
         }
         Ok(watch)
+    }
+}
+
+/// A query with the selector that its watch has already.
+fn sharing(query: &Query, selector: &Selector) -> Query {
+    let of = selector.clone();
+    match query {
+        Query::Select(_) => Query::Select(of),
+        Query::Count(_) => Query::Count(of),
+        Query::First(first) => Query::First(First { of, by: first.by.clone(), ..*first }),
     }
 }
 
@@ -212,7 +223,7 @@ impl Answer {
         match query {
             Query::Select(_) => Answer::Resources,
             Query::Count(_) => Answer::Count { now: 0, told: 0 },
-            Query::First(first) => Answer::Ranked(Standing::new(first.clone())),
+            Query::First(first) => Answer::Ranked(Box::new(Standing::new(first.clone()))),
         }
     }
 

@@ -40,11 +40,9 @@ impl Registry {
             .ok_or(Error::Busy("too many watches are open"))?;
         let mut watch = Watch {
             inner: Arc::downgrade(inner),
-            selector: selector.clone(),
             mailbox,
             seen: since.unwrap_or_default(),
             list: None,
-            bookmark_every: inner.config.bookmark_every,
             log: None,
             ended: false,
             ahead: None,
@@ -60,13 +58,13 @@ impl Registry {
     /// Gives a new watch its list.
     pub(super) fn list_for(&self, watch: &mut Watch) -> Result<(), Error> {
         let inner = &self.inner;
-        let (resources, revision, _) = inner.list(&watch.selector, None, usize::MAX);
+        let (resources, revision, _) = inner.list(watch.selector(), None, usize::MAX);
         let room = u32::try_from(resources.len())
             .ok()
             .and_then(|count| inner.room.clone().try_acquire_many_owned(count).ok())
             .ok_or(Error::Busy("too many long lists are being read"))?;
         watch.seen = revision;
-        watch.list = Some(List { resources: resources.into_iter(), _room: room });
+        watch.list = Some(Box::new(List { resources: resources.into_iter(), _room: room }));
         Ok(())
     }
 }
