@@ -106,6 +106,7 @@ struct Group {
 }
 
 /// Most groups have one member.
+#[expect(clippy::box_collection, reason = "a set of one, which most are, is to be small")]
 enum Members {
     One(Arc<Mailbox>),
     /// By where they are in memory.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, btree_set};
 
+#[expect(clippy::box_collection, reason = "a set of one, which most are, is to be small")]
 #[derive(Default)]
 pub(super) enum Numbers {
     #[default]

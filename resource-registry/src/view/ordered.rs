@@ -53,6 +53,7 @@ pub(super) struct Unfilled {
 }
 
 /// The points that have a value. Most values of most indexes have one.
+#[expect(clippy::box_collection, reason = "a set of one, which most are, is to be small")]
 enum Points {
     One(Point),
     Many(Box<BTreeSet<Point>>),
