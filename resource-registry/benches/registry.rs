@@ -1,7 +1,7 @@
 //! What the registry costs: `cargo bench -p resource-registry --bench registry -- [--quick] [--json FILE] [PART…]`.
 //!
 //! Every figure comes from this run on this machine. `--quick` loads 100,000 resources in place of 1,000,000; the parts are
-//! `creates`, `watches` and `large`, all of them when none is named.
+//! `creates`, `watches`, `memory` (of a watch), `large` and `ranges`, all of them when none is named.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on has nothing to say")]
 
@@ -19,9 +19,13 @@ fn main() {
     let resources = if arguments.iter().any(|argument| argument == "--quick") { 100_000 } else { 1_000_000 };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let named = |part: &str| arguments.iter().any(|argument| argument == part);
-    let all = !["creates", "watches", "large"].into_iter().any(named);
+    let all = !["creates", "watches", "memory", "large", "ranges"].into_iter().any(named);
     let figures = runtime.block_on(async {
         let mut figures = Vec::new();
+        if all || named("memory") {
+            // First, while nothing that was freed is there to be used again.
+            watch_memory(&mut figures, 100_000).await;
+        }
         if all || named("creates") {
             creates(&mut figures).await;
         }
@@ -30,6 +34,9 @@ fn main() {
         }
         if all || named("large") {
             large(&mut figures, resources).await;
+        }
+        if all || named("ranges") {
+            ranges(&mut figures, resources).await;
         }
         figures
     });
@@ -143,8 +150,6 @@ async fn creates(figures: &mut Vec<Figure>) {
 }
 
 async fn watches(figures: &mut Vec<Figure>) {
-    // First, while nothing that was freed is there to be used again.
-    watch_memory(figures, 100_000).await;
     for registered in [1, 1_000, 10_000, 100_000] {
         let mut matching = vec![1, 10, 100, registered];
         matching.retain(|matching| *matching <= registered);
@@ -247,27 +252,7 @@ async fn large(figures: &mut Vec<Figure>, resources: usize) {
         base(&registry, &format!("shop:b{n:02}"), "Base").await;
     }
     let start = Instant::now();
-    let mut tasks = Vec::new();
-    for loader in 0..32 {
-        let registry = registry.clone();
-        tasks.push(tokio::spawn(async move {
-            let mut n = loader * RESERVED_BATCH_MAX;
-            while n < resources {
-                let list = (n..(n + RESERVED_BATCH_MAX).min(resources))
-                    .map(|n| {
-                        let point = point(&format!("shop:b{:02}:o-{n}", n / RESERVED_BATCH_MAX % 100));
-                        let kind = if n % 10 == 0 { "App" } else { "Base" };
-                        Reserved::new(point, kind.parse().unwrap(), changes(n), Status::ready())
-                    })
-                    .collect();
-                registry.put_all_reserved(&by(), list).await.unwrap();
-                n += 32 * RESERVED_BATCH_MAX;
-            }
-        }));
-    }
-    for task in tasks {
-        task.await.unwrap();
-    }
+    load(&registry, resources, |n| (if n % 10 == 0 { "App" } else { "Base" }, changes(n))).await;
     let rate = resources as f64 / start.elapsed().as_secs_f64();
     figure(figures, format!("load of {resources} in batches, durable"), rate, "/s", "");
     drop(registry);
@@ -288,23 +273,117 @@ async fn large(figures: &mut Vec<Figure>, resources: usize) {
         ("by property, 25 % match", "shop:**[region = \"eu\"]"),
         ("by property, 20 match", "shop:**[customer = \"customer-01234\"]"),
     ] {
-        let selector = selector(text);
-        let mut times = Vec::new();
-        for _ in 0..2_000 {
-            let start = Instant::now();
-            let found = registry.select(&selector, 100, None).unwrap();
-            times.push(start.elapsed());
-            assert!(!found.resources.is_empty());
-        }
-        times.sort_unstable();
-        let micros = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
-        figure(figures, format!("select of 100 {name}, p50"), micros(0.5), "µs", "");
-        figure(figures, format!("select of 100 {name}, p99"), micros(0.99), "µs", "<= 1,000");
+        selects(figures, &registry, name, text, 2_000, "<= 1,000");
     }
     let start = Instant::now();
     let none = registry.select(&selector("shop:**[note like \"*nothing*\"]"), 100, None).unwrap();
     assert!(none.resources.is_empty());
     figure(figures, "select that must look at everything", start.elapsed().as_secs_f64() * 1e3, "ms", "");
+}
+
+/// Makes resources below a hundred others, whose kind and properties are a question of their number.
+async fn load(
+    registry: &Registry,
+    resources: usize,
+    what: impl Fn(usize) -> (&'static str, Vec<PropertyChange>) + Copy + Send + 'static,
+) {
+    let mut tasks = Vec::new();
+    for loader in 0..32 {
+        let registry = registry.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut n = loader * RESERVED_BATCH_MAX;
+            while n < resources {
+                let list = (n..(n + RESERVED_BATCH_MAX).min(resources))
+                    .map(|n| {
+                        let point = point(&format!("shop:b{:02}:o-{n}", n / RESERVED_BATCH_MAX % 100));
+                        let (kind, changes) = what(n);
+                        Reserved::new(point, kind.parse().unwrap(), changes, Status::ready())
+                    })
+                    .collect();
+                registry.put_all_reserved(&by(), list).await.unwrap();
+                n += 32 * RESERVED_BATCH_MAX;
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+/// Selects 100 of what a selector means, again and again.
+fn selects(
+    figures: &mut Vec<Figure>,
+    registry: &Registry,
+    name: &str,
+    text: &str,
+    times: usize,
+    goal: &'static str,
+) {
+    let selector = selector(text);
+    let mut taken = Vec::with_capacity(times);
+    for _ in 0..times {
+        let start = Instant::now();
+        let found = registry.select(&selector, 100, None).unwrap();
+        taken.push(start.elapsed());
+        assert!(!found.resources.is_empty());
+    }
+    taken.sort_unstable();
+    let micros = |share: f64| taken[((taken.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+    figure(figures, format!("select of 100 {name}, p50"), micros(0.5), "µs", "");
+    figure(figures, format!("select of 100 {name}, p99"), micros(0.99), "µs", goal);
+}
+
+/// Ranges of a property of a kind, before its declaration says that it is indexed and after.
+async fn ranges(figures: &mut Vec<Figure>, resources: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::open(config(folder.path())).unwrap();
+    let reserved = |point: &str, kind: &str, changes| {
+        Reserved::new(point.parse().unwrap(), kind.parse().unwrap(), changes, Status::ready())
+    };
+    base(&registry, "shop", "Space").await;
+    base(&registry, "shop:kinds", "Base").await;
+    registry.put_reserved(&by(), reserved("shop:kinds:order", "Kind", vec![])).await.unwrap();
+    for n in 0..100 {
+        base(&registry, &format!("shop:b{n:02}"), "Base").await;
+    }
+    load(&registry, resources, |n| {
+        // All different, and in no order.
+        let total = Value::Number((n as u64 * 7_919 % 1_000_003).into());
+        ("Order", vec![PropertyChange::Set { key: "total".parse().unwrap(), value: total, lock: false }])
+    })
+    .await;
+    let some = "shop:**<Order>[total >= 500000 and total < 500200]";
+    selects(figures, &registry, "by range, without an index", some, 10, "");
+    let before = resident();
+    let start = Instant::now();
+    let declaration = reserved("shop:kinds:order", "Kind", vec![set("indexed", "total")]);
+    registry.put_reserved(&by(), declaration).await.unwrap();
+    figure(
+        figures,
+        format!("declare an index of {resources}"),
+        start.elapsed().as_secs_f64() * 1e3,
+        "ms",
+        "",
+    );
+    let bytes = resident().saturating_sub(before) as f64 / resources as f64;
+    figure(figures, "memory of an index a resource", bytes, "B", "");
+    selects(figures, &registry, "by range of an indexed property, 200 match", some, 2_000, "<= 1,000");
+    selects(
+        figures,
+        &registry,
+        "by range of an indexed property, 1 % match",
+        "shop:**<Order>[total < 10000]",
+        500,
+        "",
+    );
+    selects(
+        figures,
+        &registry,
+        "by range of an indexed property, half match",
+        "shop:**<Order>[total < 500000]",
+        500,
+        "",
+    );
 }
 
 /// Resident memory of this process in bytes, where the system tells it.

@@ -1,16 +1,23 @@
 //! Hands each commit to the watches that it concerns. A commit costs what matches it, not what watches.
 //!
 //! Watches are found by where their selectors begin, by the kind, and by one property whose value the filter names
-//! (`owner = "ann"`). Those that want more of a resource are asked whether they match.
+//! (`owner = "ann"`) or which it asks to be a number of a range (`total >= 100`). Those that want more of a resource are asked
+//! whether they match.
+
+mod bands;
+mod numbers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use starlane_core::{Base, Change, Point, Resource, Revision, Selector};
+use starlane_core::{Base, Change, Key, Point, Range, Resource, Revision, Scope, Selector};
 use tokio::sync::Notify;
 
+use self::bands::Bands;
+use self::numbers::Numbers;
 use crate::view::{hashes, property_hash};
 
 /// The most commits that wait for one watch in memory; it reads the rest from the log when it comes to it.
@@ -34,6 +41,11 @@ impl Step {
     /// As it is after the commit, or was before when it is gone.
     pub(crate) fn resource(&self) -> Option<&Arc<Resource>> {
         self.after.as_ref().or(self.before.as_ref())
+    }
+
+    /// As it was before and as it is after.
+    fn sides(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.before.iter().chain(&self.after)
     }
 }
 
@@ -68,34 +80,112 @@ struct State {
     closed: bool,
 }
 
-type Numbers = BTreeSet<u32>;
-
 /// The groups of one scope. Each stands in one place: under a property that all it wants must have, or with the others.
 #[derive(Default)]
 struct Slot {
     others: Numbers,
     /// By the hash of a property and its value.
     by_property: HashMap<u64, Numbers>,
+    /// By a property that must be a number of a range.
+    by_range: HashMap<Key, Bands>,
+}
+
+/// Where in its slot a group stands.
+enum Place {
+    Others,
+    Property(u64),
+    Range(Box<Range<f64>>),
 }
 
 /// Watches of the same selector: what changes for them is found out once.
 struct Group {
     selector: Selector,
     text: u64,
-    /// Under which property it stands.
-    property: Option<u64>,
+    place: Place,
+    members: Members,
+}
+
+/// Most groups have one member.
+#[expect(clippy::box_collection, reason = "a set of one, which most are, is to be small")]
+enum Members {
+    One(Arc<Mailbox>),
     /// By where they are in memory.
-    members: HashMap<usize, Arc<Mailbox>>,
+    Many(Box<HashMap<usize, Arc<Mailbox>>>),
+}
+
+impl Members {
+    fn insert(&mut self, mailbox: Arc<Mailbox>) {
+        match self {
+            Members::One(known) => {
+                let known = known.clone();
+                *self = Members::Many(Box::new([known, mailbox].map(|it| (place_of(&it), it)).into()));
+            }
+            Members::Many(known) => drop(known.insert(place_of(&mailbox), mailbox)),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
+        let (one, many) = match self {
+            Members::One(known) => (Some(known), None),
+            Members::Many(known) => (None, Some(known.values())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
 }
 
 fn place_of(mailbox: &Arc<Mailbox>) -> usize {
     Arc::as_ptr(mailbox).addr()
 }
 
+impl Slot {
+    /// The place for a group: that where it is asked least.
+    fn place(&self, scope: Scope) -> Place {
+        let property = scope
+            .equals
+            .iter()
+            .filter_map(|(key, value)| property_hash(key, value))
+            .min_by_key(|hash| self.by_property.get(hash).map_or(0, Numbers::len));
+        if let Some(hash) = property {
+            return Place::Property(hash);
+        }
+        let is_open = |range: &Range<f64>| [&range.from, &range.to].contains(&&Bound::Unbounded);
+        match scope.numbers.into_iter().min_by_key(is_open) {
+            Some(range) => Place::Range(Box::new(range)),
+            None => Place::Others,
+        }
+    }
+
+    fn insert(&mut self, place: &Place, number: u32) {
+        match place {
+            Place::Others => self.others.insert(number),
+            Place::Property(hash) => self.by_property.entry(*hash).or_default().insert(number),
+            Place::Range(range) => self.by_range.entry(range.key.clone()).or_default().insert(range, number),
+        }
+    }
+
+    fn remove(&mut self, place: &Place, number: u32) {
+        match place {
+            Place::Others => self.others.remove(number),
+            Place::Property(hash) => take(&mut self.by_property, *hash, number),
+            Place::Range(range) => {
+                let Some(bands) = self.by_range.get_mut(&range.key) else { return };
+                bands.remove(range, number);
+                if bands.is_empty() {
+                    self.by_range.remove(&range.key);
+                }
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.others.is_empty() && self.by_property.is_empty() && self.by_range.is_empty()
+    }
+}
+
 impl State {
     fn find(&self, text: u64, selector: &Selector) -> Option<u32> {
-        let same = |number: &&u32| self.group(**number).is_some_and(|group| group.selector == *selector);
-        self.by_text.get(&text)?.iter().find(same).copied()
+        let same = |number: &u32| self.group(*number).is_some_and(|group| group.selector == *selector);
+        self.by_text.get(&text)?.iter().find(same)
     }
 
     fn group(&self, number: u32) -> Option<&Group> {
@@ -103,48 +193,34 @@ impl State {
     }
 
     fn members(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
-        self.groups.iter().flatten().flat_map(|group| group.members.values())
+        self.groups.iter().flatten().flat_map(|group| group.members.iter())
     }
 
-    fn insert(&mut self, text: u64, selector: &Selector, member: Arc<Mailbox>) {
+    fn insert(&mut self, text: u64, selector: &Selector) -> Arc<Mailbox> {
         let number = self.free.pop().unwrap_or(self.groups.len() as u32);
         let scope = selector.scope();
-        let slot = self.by_scope.entry((scope.base, scope.kind)).or_default();
-        // Of several properties the one that fewest others wait for.
-        let property = scope
-            .equals
-            .iter()
-            .filter_map(|(key, value)| property_hash(key, value))
-            .min_by_key(|hash| slot.by_property.get(hash).map_or(0, Numbers::len));
-        match property {
-            Some(hash) => slot.by_property.entry(hash).or_default().insert(number),
-            None => slot.others.insert(number),
-        };
+        let slot = self.by_scope.entry((scope.base.clone(), scope.kind.clone())).or_default();
+        let place = slot.place(scope);
+        slot.insert(&place, number);
         self.by_text.entry(text).or_default().insert(number);
-        let group = Group {
-            selector: selector.clone(),
-            text,
-            property,
-            members: [(place_of(&member), member)].into(),
-        };
+        let mailbox = Arc::new(Mailbox::of(selector));
+        let group = Group { selector: selector.clone(), text, place, members: Members::One(mailbox.clone()) };
         match self.groups.get_mut(number as usize) {
             Some(place) => *place = Some(group),
             None => self.groups.push(Some(group)),
         }
+        mailbox
     }
 
     fn remove(&mut self, number: u32) {
         let Some(group) = self.groups.get_mut(number as usize).and_then(Option::take) else { return };
         self.free.push(number);
-        take(&mut self.by_text, &group.text, number);
+        take(&mut self.by_text, group.text, number);
         let scope = group.selector.scope();
         let key = (scope.base, scope.kind);
         let Some(slot) = self.by_scope.get_mut(&key) else { return };
-        match group.property {
-            Some(hash) => take(&mut slot.by_property, &hash, number),
-            None => drop(slot.others.remove(&number)),
-        }
-        if slot.others.is_empty() && slot.by_property.is_empty() {
+        slot.remove(&group.place, number);
+        if slot.is_empty() {
             self.by_scope.remove(&key);
         }
     }
@@ -154,15 +230,12 @@ impl State {
         let mut concerned: BTreeMap<u32, Vec<&Step>> = BTreeMap::new();
         for step in steps {
             let Some(resource) = step.resource() else { continue };
-            let sides = || step.before.iter().chain(&step.after);
             let mut properties = None;
-            let mut note = |numbers: &Numbers| {
-                for number in numbers {
-                    let steps = concerned.entry(*number).or_default();
-                    // It may be found by what was and by what is.
-                    if steps.last().is_none_or(|last| !std::ptr::eq(*last, step)) {
-                        steps.push(step);
-                    }
+            let mut note = |number: u32| {
+                let steps = concerned.entry(number).or_default();
+                // It may be found by what was and by what is.
+                if steps.last().is_none_or(|last| !std::ptr::eq(*last, step)) {
+                    steps.push(step);
                 }
             };
             for point in std::iter::once(resource.point.clone()).chain(resource.point.ancestors()) {
@@ -170,20 +243,37 @@ impl State {
                 for kind in std::iter::once(None).chain(kinds(step).map(Some)) {
                     key.1 = kind;
                     let Some(slot) = self.by_scope.get(&key) else { continue };
-                    note(&slot.others);
-                    if slot.by_property.is_empty() {
-                        continue;
+                    slot.others.iter().for_each(&mut note);
+                    if !slot.by_property.is_empty() {
+                        let properties = properties.get_or_insert_with(|| {
+                            step.sides().flat_map(|side| hashes(side)).collect::<BTreeSet<u64>>()
+                        });
+                        let found = properties.iter().filter_map(|hash| slot.by_property.get(hash));
+                        found.flat_map(Numbers::iter).for_each(&mut note);
                     }
-                    let properties = properties.get_or_insert_with(|| {
-                        sides().flat_map(|side| hashes(side)).collect::<BTreeSet<u64>>()
-                    });
-                    for numbers in properties.iter().filter_map(|hash| slot.by_property.get(hash)) {
-                        note(numbers);
+                    if !slot.by_range.is_empty() {
+                        self.in_range(slot, step).for_each(&mut note);
                     }
                 }
             }
         }
         concerned
+    }
+
+    /// The groups of a slot that ask for a range in which a step's resource has a number, before or after.
+    fn in_range<'a>(&'a self, slot: &'a Slot, step: &'a Step) -> impl Iterator<Item = u32> + 'a {
+        let properties = step.sides().flat_map(|side| &side.properties);
+        let numbers = properties.filter_map(|(key, property)| {
+            let bands = slot.by_range.get(key)?;
+            Some((bands, property.value.as_number()?))
+        });
+        numbers.flat_map(move |(bands, value)| {
+            let is_in = move |number: &u32| match self.group(*number).map(|group| &group.place) {
+                Some(Place::Range(range)) => range.contains(&value),
+                _ => false,
+            };
+            bands.near(value).flat_map(Numbers::iter).filter(is_in)
+        })
     }
 }
 
@@ -196,11 +286,11 @@ fn kinds(step: &Step) -> impl Iterator<Item = Base> {
 }
 
 /// Takes a number out of one of many sets, and the set when it was the last.
-fn take(sets: &mut HashMap<u64, Numbers>, key: &u64, number: u32) {
-    if let Some(numbers) = sets.get_mut(key) {
-        numbers.remove(&number);
+fn take(sets: &mut HashMap<u64, Numbers>, key: u64, number: u32) {
+    if let Some(numbers) = sets.get_mut(&key) {
+        numbers.remove(number);
         if numbers.is_empty() {
-            sets.remove(key);
+            sets.remove(&key);
         }
     }
 }
@@ -230,25 +320,38 @@ impl Hub {
             return None;
         }
         state.watches += 1;
-        let waiting = Waiting { lagging, closed: state.closed, ..Waiting::default() };
-        let mailbox = Arc::new(Mailbox { waiting: Mutex::new(waiting), told: Notify::new() });
         let known = state.find(text, selector);
-        match known.and_then(|number| state.groups[number as usize].as_mut()) {
-            Some(group) => drop(group.members.insert(place_of(&mailbox), mailbox.clone())),
-            None => state.insert(text, selector, mailbox.clone()),
-        }
+        let mailbox = match known.and_then(|number| state.groups[number as usize].as_mut()) {
+            Some(group) => {
+                let mailbox = Arc::new(Mailbox::of(&group.selector));
+                group.members.insert(mailbox.clone());
+                mailbox
+            }
+            None => state.insert(text, selector),
+        };
+        let mut waiting = mailbox.waiting.lock();
+        (waiting.lagging, waiting.closed) = (lagging, state.closed);
+        drop(waiting);
         Some(mailbox)
     }
 
-    pub(crate) fn leave(&self, selector: &Selector, mailbox: &Arc<Mailbox>) {
+    pub(crate) fn leave(&self, mailbox: &Arc<Mailbox>) {
+        let selector = &mailbox.selector;
         let text = text_hash(selector);
         let mut state = self.state.lock();
         let Some(number) = state.find(text, selector) else { return };
         let Some(group) = state.groups[number as usize].as_mut() else { return };
-        if group.members.remove(&place_of(mailbox)).is_none() {
-            return;
-        }
-        if group.members.is_empty() {
+        let is_last = match &mut group.members {
+            Members::One(known) if Arc::ptr_eq(known, mailbox) => true,
+            Members::One(_) => return,
+            Members::Many(known) => {
+                if known.remove(&place_of(mailbox)).is_none() {
+                    return;
+                }
+                known.is_empty()
+            }
+        };
+        if is_last {
             state.remove(number);
         }
         state.watches -= 1;
@@ -267,7 +370,7 @@ impl Hub {
             let bytes = steps.iter().map(|step| step.bytes).sum();
             let changes: Arc<[Change]> = relative(&group.selector, steps).into();
             if !changes.is_empty() {
-                for member in group.members.values() {
+                for member in group.members.iter() {
                     member.push(Commit { revision, changes: changes.clone(), bytes });
                 }
             }
@@ -316,6 +419,8 @@ pub(crate) struct Commit {
 
 /// What waits for one watch.
 pub(crate) struct Mailbox {
+    /// That of its group, so that watches of one selector keep it once.
+    pub(crate) selector: Selector,
     waiting: Mutex<Waiting>,
     told: Notify,
 }
@@ -338,6 +443,10 @@ pub(crate) enum Mail {
 }
 
 impl Mailbox {
+    fn of(selector: &Selector) -> Self {
+        Self { selector: selector.clone(), waiting: Mutex::default(), told: Notify::new() }
+    }
+
     fn push(&self, commit: Commit) {
         let mut waiting = self.waiting.lock();
         if waiting.lagging {
@@ -382,6 +491,7 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use starlane_core::{Kind, Property, Status, Value};
 
     use super::*;
@@ -422,7 +532,7 @@ mod tests {
             }
         }
         hub.join(&selector("shop:**<App>"), false, usize::MAX).unwrap();
-        hub.join(&selector("shop:**[total > 3]"), false, usize::MAX).unwrap();
+        hub.join(&selector("shop:**[exists(owner)]"), false, usize::MAX).unwrap();
         let step = |before, after| vec![Step { before, after, bytes: 1 }];
         let app = |owner: &str| resource("shop:x", "App", owner);
         assert_eq!(asked(&hub, &step(None, app("nobody"))), 2, "the kind, and the filter without a name");
@@ -433,28 +543,142 @@ mod tests {
         assert_eq!(asked(&hub, &step(None, resource("desk:x", "App", "owner-17"))), 0);
     }
 
+    fn total(total: impl Into<Value>) -> Option<Arc<Resource>> {
+        let mut resource = (*resource("shop:o-1", "Order", "ann")?).clone();
+        let total = Property { value: total.into(), locked: false };
+        resource.properties.insert("total".parse().unwrap(), total);
+        Some(Arc::new(resource))
+    }
+
+    fn number(number: i64) -> Value {
+        Value::Number(number.into())
+    }
+
+    #[test]
+    fn a_change_asks_those_alone_whose_range_it_is_in() {
+        let hub = Hub::new(Revision(0));
+        for n in 0..2_000 {
+            let n = n * 1_000;
+            let (middle, end) = (n + 500, n + 600);
+            for text in [
+                format!("shop:*<Order>[total >= {n}]"),
+                format!("shop:*<Order>[total < {} and exists(total)]", -1 - n),
+                format!("shop:*<Order>[total > {n} and total <= {middle}]"),
+                // With one end the other is known too.
+                format!("shop:*<Order>[not total > {end} and total >= {middle}]"),
+                format!("shop:*<Order>[total >= {n} and owner = \"bob\"]"),
+            ] {
+                hub.join(&selector(&text), false, usize::MAX).unwrap();
+            }
+        }
+        let step = |before, after| vec![Step { before, after, bytes: 1 }];
+        assert_eq!(asked(&hub, &step(None, resource("shop:o-1", "Order", "ann"))), 0, "it has no total");
+        assert_eq!(asked(&hub, &step(None, total("many"))), 0, "it is no number");
+        assert_eq!(asked(&hub, &step(None, total(Value::Bool(true)))), 0);
+        assert_eq!(asked(&hub, &step(None, total(number(0)))), 1);
+        assert_eq!(asked(&hub, &step(None, total(number(3_400)))), 4 + 1, "0 to 3, and its own band");
+        assert_eq!(asked(&hub, &step(None, total("3400"))), 4 + 1, "a text that reads as the number");
+        assert_eq!(asked(&hub, &step(None, total(number(3_000)))), 4, "a band that begins behind 3000");
+        assert_eq!(
+            asked(&hub, &step(None, total(number(3_500)))),
+            4 + 2,
+            "the end and the beginning of bands"
+        );
+        assert_eq!(asked(&hub, &step(None, total(number(3_900)))), 4);
+        assert_eq!(asked(&hub, &step(total(number(3_400)), total(number(1_400)))), 4 + 2, "what was, and is");
+        assert_eq!(asked(&hub, &step(None, total(number(-3_000)))), 3, "-1, -1001 and -2001");
+    }
+
+    #[test]
+    fn what_a_watch_that_waits_needs_besides_its_selector_is_small() {
+        let bytes = [size_of::<crate::Watch>(), size_of::<Mailbox>(), size_of::<Option<Group>>()];
+        assert!(bytes.iter().sum::<usize>() <= 256, "{bytes:?}");
+    }
+
     #[test]
     fn who_leaves_leaves_nothing() {
         let hub = Hub::new(Revision(0));
         let texts: Vec<String> = (0..100)
             .flat_map(|n| {
-                [format!("shop:**[owner = \"o{}\"]", n % 10), format!("a{n}:*<App>"), "**".to_owned()]
+                [
+                    format!("shop:**[owner = \"o{}\"]", n % 10),
+                    format!("a{n}:*<App>"),
+                    "**".to_owned(),
+                    format!("shop:**[total > {}]", n % 10),
+                    format!("b:**[total < {n} and total > -{n}]"),
+                ]
             })
             .collect();
         for _ in 0..2 {
             let mut open = Vec::new();
             for text in &texts {
-                open.push((selector(text), hub.join(&selector(text), false, 300).unwrap()));
+                open.push(hub.join(&selector(text), false, 500).unwrap());
             }
-            assert!(hub.join(&selector("**"), false, 300).is_none(), "no more than the bound");
-            for (selector, mailbox) in &open {
-                hub.leave(selector, mailbox);
-                hub.leave(selector, mailbox);
+            assert!(hub.join(&selector("**"), false, 500).is_none(), "no more than the bound");
+            for mailbox in &open {
+                hub.leave(mailbox);
+                hub.leave(mailbox);
             }
             let state = hub.state.lock();
             assert_eq!((state.watches, state.by_text.len(), state.by_scope.len()), (0, 0, 0));
             assert_eq!(state.groups.len(), state.free.len());
-            assert_eq!(state.groups.len(), 10 + 100 + 1, "numbers are given again");
+            assert_eq!(state.groups.len(), 10 + 100 + 1 + 10 + 100, "numbers are given again");
+        }
+    }
+
+    fn value() -> impl Strategy<Value = Option<Value>> {
+        let numbers = (-3i64..4).prop_map(|n| Some(number(n)));
+        let texts = ["-1", "0", "2", "2.0", "1e0", "-0", "many", "true", "nan", ""].map(Value::from);
+        let others = [serde_json::json!(null), serde_json::json!(1.5), serde_json::json!(-0.0), true.into()];
+        let others: Vec<_> =
+            texts.into_iter().chain(others.map(Value::from)).map(Some).chain([None]).collect();
+        prop_oneof![2 => numbers, 2 => prop::sample::select(others)]
+    }
+
+    fn condition() -> impl Strategy<Value = String> {
+        let value = ["-1", "0", "-0.0", "1", "2", "1.5", "\"1\"", "\"many\"", "true", "\"true\""];
+        let sign = ["=", "!=", "<", "<=", ">", ">=", ">=", "<"];
+        (
+            any::<bool>(),
+            prop::bool::weighted(0.2),
+            prop::sample::select(sign.to_vec()),
+            prop::sample::select(value.to_vec()),
+        )
+            .prop_map(|(a, not, sign, value)| {
+                let not = if not { "not " } else { "" };
+                format!("{not}{} {sign} {value}", if a { "a" } else { "b" })
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_matches_is_asked(
+            filters in prop::collection::vec(prop::collection::vec(condition(), 1..5), 1..40),
+            changes in prop::collection::vec((value(), value(), value(), value()), 1..20),
+        ) {
+            let hub = Hub::new(Revision(0));
+            for (n, filter) in filters.iter().enumerate() {
+                let join = if n % 5 == 4 { " or " } else { " and " };
+                hub.join(&selector(&format!("shop:*[{}]", filter.join(join))), false, usize::MAX).unwrap();
+            }
+            let side = |a: Option<Value>, b: Option<Value>| {
+                let mut side = (*resource("shop:x", "App", "ann").unwrap()).clone();
+                for (key, value) in [("a", a), ("b", b)] {
+                    let property = value.map(|value| Property { value, locked: false });
+                    side.properties.extend(property.map(|property| (key.parse().unwrap(), property)));
+                }
+                Some(Arc::new(side))
+            };
+            let steps: Vec<Step> = changes
+                .into_iter()
+                .map(|(a, b, c, d)| Step { before: side(a, b), after: side(c, d), bytes: 1 })
+                .collect();
+            let state = hub.state.lock();
+            let asked = state.concerned(&steps);
+            for (number, group) in (0..).zip(state.groups.iter().flatten()) {
+                let found = asked.get(&number).map(|steps| relative(&group.selector, steps.iter().copied()));
+                prop_assert_eq!(found.unwrap_or_default(), relative(&group.selector, &steps), "{}", &group.selector);
+            }
         }
     }
 }

@@ -27,6 +27,7 @@ mod query_model;
 mod tests;
 
 use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use starlane_core::{Revision, Timestamp};
@@ -190,6 +191,11 @@ impl Inner {
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// How long a watch is quiet before it tells how far it is.
+    pub(crate) fn bookmark_every(&self) -> Duration {
+        self.config.bookmark_every
     }
 
     /// The newest revision that the view shows and that watches were told of.

@@ -29,6 +29,8 @@ pub trait Schemas: Send + Sync {
 pub(crate) struct Schema {
     validator: Validator,
     types: BTreeMap<String, Type>,
+    /// The properties that it names, and whether each is a text, a number or a truth value.
+    named: BTreeMap<String, bool>,
     /// What a property is when nobody set it.
     defaults: BTreeMap<Key, Value>,
 }
@@ -71,6 +73,11 @@ impl Schema {
             .flatten()
             .filter_map(|(key, property)| Some((key.clone(), Type::of(property.get("type")?)?)))
             .collect();
+        let named = properties
+            .into_iter()
+            .flatten()
+            .map(|(key, property)| (key.clone(), property.get("type").is_some_and(is_scalar)))
+            .collect();
         let mut defaults = BTreeMap::new();
         for (key, property) in properties.into_iter().flatten() {
             let Some(default) = property.get("default") else { continue };
@@ -90,7 +97,21 @@ impl Schema {
             }
             defaults.insert(name, Value::from(default.clone()));
         }
-        Ok(Self { validator, types, defaults })
+        Ok(Self { validator, types, named, defaults })
+    }
+
+    /// Whether a property can be put in an order.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn check_sortable(&self, key: &Key) -> Result<(), String> {
+        match self.named.get(key.as_str()) {
+            Some(true) => Ok(()),
+            Some(false) => Err(format!(
+                "the schema does not say of `{key}` that its `type` is a text, a number or a truth value"
+            )),
+            None => Err(format!("the schema has no property `{key}`")),
+        }
     }
 
     /// Gives what has no value the one that the schema says; so what was written under an older schema becomes what this one
@@ -125,6 +146,14 @@ impl Schema {
             .map(|error| PointerError { pointer: pointer(&error), detail: error.to_string() })
             .collect()
     }
+}
+
+/// Whether what a schema gives for `type` allows texts, numbers, truth values and null alone, and not only null.
+fn is_scalar(wanted: &serde_json::Value) -> bool {
+    let wanted = wanted.as_array().map_or(std::slice::from_ref(wanted), Vec::as_slice);
+    let names = || wanted.iter().filter_map(serde_json::Value::as_str);
+    let is_value = |name: &str| matches!(name, "string" | "number" | "integer" | "boolean");
+    names().any(is_value) && names().all(|name| is_value(name) || name == "null")
 }
 
 /// The place of what is wrong: for a property that is missing or too many, its own.

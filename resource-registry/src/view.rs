@@ -2,7 +2,12 @@
 //!
 //! Resources stand in the order of their points, so that a tree is one stretch. One index holds, again in that order, each
 //! resource under its kind and under each of its properties whose value is text, a number or a truth value of at most
-//! 64 bytes. An entry is a hash and a point: what hashes alike by chance is sorted out by the selector itself.
+//! 64 bytes. An entry is a hash and a point: what hashes alike by chance is sorted out by the selector itself. Properties that
+//! the declaration of a kind names are indexed in the order of their values too.
+
+#[cfg(test)]
+mod model;
+mod ordered;
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -11,17 +16,22 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use starlane_core::{Base, Depth, Key, Point, Resource, Revision, Scope, Selector, Value};
+use starlane_core::{Base, Depth, First, Key, Point, Resource, Revision, Scope, Selector, Value};
+
+use self::ordered::{Filled, Ordered};
 
 /// The longest value that is indexed.
 const INDEXED_BYTES_MAX: usize = 64;
 /// How many entries are counted to tell which index is the shortest way.
 const PROBED_MAX: usize = 512;
+/// The most resources that a range is asked for, to be put in the order of their points.
+const CANDIDATES_MAX: usize = 16_384;
 
 #[derive(Default)]
 pub(crate) struct View {
     resources: BTreeMap<Point, Arc<Resource>>,
     index: BTreeSet<Entry>,
+    ordered: Ordered,
     /// The last number given out below a point.
     sequences: HashMap<Point, u64>,
     pub(crate) revision: Revision,
@@ -40,12 +50,19 @@ impl View {
         }
         // Stable, so that the points of one hash stay in their order.
         entries.sort_by_key(|entry| entry.hash);
-        Self {
+        let mut ordered = Ordered::default();
+        for declaration in resources.iter().filter(|resource| resource.kind.base == Base::Kind) {
+            ordered.change(None, Some(declaration));
+        }
+        let mut view = Self {
             index: entries.into_iter().collect(),
+            ordered,
             resources: resources.into_iter().map(|resource| (resource.point.clone(), resource)).collect(),
             sequences,
             revision,
-        }
+        };
+        while view.fill(usize::MAX) {}
+        view
     }
 
     pub(crate) fn get(&self, point: &Point) -> Option<&Arc<Resource>> {
@@ -98,6 +115,7 @@ impl View {
         for hash in new.difference(&old) {
             self.index.insert(Entry { hash: *hash, point: resource.point.clone() });
         }
+        self.ordered.change(before.as_deref(), Some(&resource));
     }
 
     pub(crate) fn remove(&mut self, point: &Point) {
@@ -105,7 +123,34 @@ impl View {
             for hash in hashes(&before) {
                 self.index.remove(&(hash, point.as_str()) as &dyn Place);
             }
+            self.ordered.change(Some(&before), None);
         }
+    }
+
+    /// Whether there are indexes that do not have all their resources yet.
+    pub(crate) fn is_unfilled(&self) -> bool {
+        self.ordered.unfilled().is_some()
+    }
+
+    /// Puts the next so many resources into an index that does not have all yet; whether there are more to put.
+    pub(crate) fn fill(&mut self, looks: usize) -> bool {
+        let Some(unfilled) = self.ordered.unfilled() else { return false };
+        let under = unfilled.space.clone().unwrap_or_else(Point::root);
+        let mut stretch = Stretch::below(&under);
+        let mut resources = Vec::new();
+        match &unfilled.filled {
+            Filled::Nothing => resources.extend(self.resources.get(&under).cloned()),
+            Filled::UpTo(point) => stretch.from = Bound::Excluded(point.as_str().to_owned()),
+        }
+        let mut walk = Walk::new(self, stretch, Some(kind_hash(&unfilled.kind)), None);
+        resources.extend(walk.by_ref().take(looks).cloned());
+        let filled = match (walk.next(), resources.last()) {
+            (Some(_), Some(last)) => Some(Filled::UpTo(last.point.clone())),
+            _ => None,
+        };
+        resources.retain(|resource| resource.kind.base == unfilled.kind);
+        self.ordered.fill(&unfilled, &resources, filled);
+        self.is_unfilled()
     }
 
     /// What matches after a point, in the order of points; `ROOT` goes before all others. Looks at no more than `looks`
@@ -120,7 +165,7 @@ impl View {
         let scope = selector.scope();
         let base = scope.inclusive.then(|| self.resources.get(&scope.base)).flatten();
         let base = base.filter(|base| after.is_none_or(|after| base.point > *after && !after.is_root()));
-        let walk = self.walk(&scope, after.filter(|after| !after.is_root()));
+        let walk = self.found(&scope, after.filter(|after| !after.is_root()), limit);
         let mut page = Page { resources: Vec::new(), looked_at: None };
         for (looked, resource) in base.into_iter().chain(walk).enumerate() {
             if page.resources.len() >= limit || looked >= looks {
@@ -146,7 +191,31 @@ impl View {
         Walk::new(self, Stretch::below(point), None, None)
     }
 
-    fn walk(&self, scope: &Scope, after: Option<&Point>) -> Walk<'_> {
+    /// The first resources in an order, as many as are asked for or all that there are; `None` when no index has them all
+    /// in their order, or too many are looked at.
+    pub(crate) fn ranked(&self, first: &First, limit: usize, looks: usize) -> Option<Vec<Arc<Resource>>> {
+        let scope = first.of.scope();
+        let index = self.ordered.of(&scope).find(|index| *index.key() == first.by)?;
+        let mut found = Vec::new();
+        for (looked, point) in index.ranked(first.descending).enumerate() {
+            if found.len() == limit {
+                break;
+            }
+            if looked == looks {
+                return None;
+            }
+            found.extend(self.resources.get(point).filter(|resource| first.of.matches(resource)).cloned());
+        }
+        Some(found)
+    }
+
+    /// Resources of a scope below its base, in the order of their points: all that can match, and others.
+    fn found(
+        &self,
+        scope: &Scope,
+        after: Option<&Point>,
+        limit: usize,
+    ) -> Box<dyn Iterator<Item = &Arc<Resource>> + '_> {
         let mut stretch = Stretch::below(&scope.base);
         if let Some(after) = after
             && after.as_str() >= text_of(&stretch.from)
@@ -154,7 +223,7 @@ impl View {
             stretch.from = Bound::Excluded(after.as_str().to_owned());
         }
         let levels = match scope.depth {
-            Depth::Exactly(0) => return Walk::new(self, Stretch::nothing(), None, None),
+            Depth::Exactly(0) => return Box::new(std::iter::empty()),
             Depth::Exactly(levels) => Some(scope.base.depth() + levels),
             Depth::Any => None,
         };
@@ -164,7 +233,39 @@ impl View {
             (Steps::new(self, &stretch.from, Some(hash)).within(&stretch).take(PROBED_MAX).count(), hash)
         };
         let shortest = kind.chain(equals).map(probe).min_by_key(|(entries, _)| *entries);
-        Walk::new(self, stretch, shortest.map(|(_, hash)| hash), levels)
+        let walked = shortest.map_or(PROBED_MAX, |(entries, _)| entries);
+        match self.candidates(scope, &stretch, limit, walked) {
+            Some(points) => Box::new(points.into_iter().filter_map(|point| self.resources.get(point))),
+            None => Box::new(Walk::new(self, stretch, shortest.map(|(_, hash)| hash), levels)),
+        }
+    }
+
+    /// The points of a stretch that an index of a range names, when it names fewer than a walk is likely to pass until a page
+    /// is full. `walked` is how many the walk passes in all, or [`PROBED_MAX`] when they are more.
+    fn candidates(
+        &self,
+        scope: &Scope,
+        stretch: &Stretch,
+        limit: usize,
+        walked: usize,
+    ) -> Option<Vec<&Point>> {
+        let mut fewest: Option<Vec<&Point>> = None;
+        for index in self.ordered.of(scope) {
+            let walked = if walked < PROBED_MAX { walked } else { index.len() };
+            // When n of those that are passed match, a page is full after `limit * walked / n` of them.
+            let worth = walked.saturating_mul(limit).isqrt().min(walked) / 2;
+            for range in index.ranges(scope) {
+                let most = fewest.as_ref().map_or(worth.min(CANDIDATES_MAX), Vec::len);
+                let points: Vec<&Point> = range.take(most + 1).collect();
+                if points.len() <= most {
+                    fewest = Some(points);
+                }
+            }
+        }
+        let mut points = fewest?;
+        points.retain(|point| stretch.contains(point));
+        points.sort_unstable();
+        Some(points)
     }
 }
 
@@ -290,8 +391,13 @@ impl Stretch {
         Self { from: Bound::Included(format!("{text}:")), until: Bound::Excluded(format!("{text};")) }
     }
 
-    fn nothing() -> Self {
-        Self { from: Bound::Unbounded, until: Bound::Excluded(String::new()) }
+    fn contains(&self, point: &Point) -> bool {
+        let is_behind = match &self.from {
+            Bound::Included(from) => point.as_str() >= from.as_str(),
+            Bound::Excluded(from) => point.as_str() > from.as_str(),
+            Bound::Unbounded => true,
+        };
+        is_behind && is_before(point.as_str(), &self.until) && !point.is_root()
     }
 
     /// Where what stands after the stretch begins.

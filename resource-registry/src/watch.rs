@@ -20,13 +20,11 @@ const RETRY: Duration = Duration::from_millis(500);
 /// is read, and a bounded number of commits: a watch that is read slowly finds the others in the log, as long as it is kept.
 pub struct Watch {
     pub(crate) inner: Weak<Inner>,
-    pub(crate) selector: Selector,
     pub(crate) mailbox: Arc<Mailbox>,
     /// Everything up to here was told.
     pub(crate) seen: Revision,
-    pub(crate) list: Option<List>,
-    pub(crate) bookmark_every: Duration,
-    pub(crate) log: Option<Catching>,
+    pub(crate) list: Option<Box<List>>,
+    pub(crate) log: Option<Box<Catching>>,
     pub(crate) ended: bool,
     /// The oldest revision there is, when the watch is to go on after one that this registry has not seen.
     pub(crate) ahead: Option<Revision>,
@@ -86,11 +84,20 @@ impl Watch {
         }
     }
 
+    /// Whether it goes on after nothing, and has to be told where it is.
+    pub(crate) fn is_new(&self) -> bool {
+        self.seen == Revision(0) && self.list.is_none() && self.ahead.is_none()
+    }
+
     /// Where a watch that follows this one goes on without a gap.
     pub fn token(&self) -> ResumeToken {
         // A list that was not read to its end is to be read again from its beginning.
         let revision = if self.list.is_some() { Revision(0) } else { self.seen };
-        ResumeToken::new(revision, &self.selector.to_string())
+        ResumeToken::new(revision, &self.selector().to_string())
+    }
+
+    pub(crate) fn selector(&self) -> &Selector {
+        &self.mailbox.selector
     }
 
     fn page(&mut self) -> Option<Event> {
@@ -105,8 +112,10 @@ impl Watch {
 
     /// How long nothing is told before a bookmark is.
     fn quiet(&self) -> Duration {
-        let watches = self.inner.upgrade().map_or(0, |inner| inner.hub().watches());
-        self.bookmark_every.max(Duration::from_millis(watches as u64))
+        let inner = self.inner.upgrade();
+        inner.map_or(RETRY, |inner| {
+            inner.bookmark_every().max(Duration::from_millis(inner.hub().watches() as u64))
+        })
     }
 
     /// What is dispatched before a revision is published waits in the mailbox, so nothing is passed over.
@@ -128,9 +137,9 @@ impl Watch {
         if inner.hub().rejoin(&self.mailbox, self.seen) {
             return;
         }
-        let prefix = prefix_of(&self.selector.scope());
+        let prefix = prefix_of(&self.selector().scope());
         let commits = inner.store().watch(prefix, self.seen);
-        self.log = Some(Catching { commits, unpacker: Unpacker::default() });
+        self.log = Some(Box::new(Catching { commits, unpacker: Unpacker::default() }));
     }
 
     async fn catch_up(&mut self) -> Option<Event> {
@@ -153,7 +162,7 @@ impl Watch {
             Ok(store::Event::Batch(batch)) => match steps_of(&mut log.unpacker, &batch) {
                 Ok(steps) => {
                     self.seen = batch.revision;
-                    let changes = relative(&self.selector, &steps);
+                    let changes = relative(self.selector(), &steps);
                     let changed = Event::Changed { revision: batch.revision, changes };
                     return matches!(&changed, Event::Changed { changes, .. } if !changes.is_empty())
                         .then_some(changed);
@@ -183,13 +192,13 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(inner) = self.inner.upgrade() {
-            inner.hub().leave(&self.selector, &self.mailbox);
+            inner.hub().leave(&self.mailbox);
         }
     }
 }
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Watch({} after {})", self.selector, self.seen)
+        write!(f, "Watch({} after {})", self.selector(), self.seen)
     }
 }

@@ -1,4 +1,5 @@
-//! What the declaration of a user's kind says besides its schema: where its resources may stand, and how lists show them.
+//! What the declaration of a user's kind says besides its schema: where its resources may stand, how lists show
+//! them, and which of their properties are indexed in their order.
 
 use std::fmt;
 
@@ -6,6 +7,8 @@ use crate::{Base, Key, Kind, PointerError, Properties, Value};
 
 /// The most entries of one list.
 const ENTRIES_MAX: usize = 32;
+/// The most properties of a kind that are indexed in their order.
+const INDEXED_MAX: usize = 8;
 
 /// What the declaration of a user's kind says besides its schema.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -14,6 +17,8 @@ pub struct Declared {
     pub parents: Option<Vec<Base>>,
     /// What lists show of its resources. Read from `columns`.
     pub columns: Vec<Column>,
+    /// The properties that are indexed in the order of their values. Read from `indexed`.
+    pub indexed: Vec<Key>,
 }
 
 /// A column of a list.
@@ -32,21 +37,36 @@ impl Declared {
     /// Each thing that is wrong, with its place.
     pub fn of(properties: &Properties) -> Result<Self, Vec<PointerError>> {
         let mut errors = Vec::new();
-        let parents = list(properties, "parents", &mut errors, |text| match text.parse::<Kind>() {
-            Ok(kind) if kind.to_string() == kind.base.as_str() => Ok(kind.base),
-            Ok(_) => Err(format!("`{text}` has a sub-kind; parents are named by the kind alone")),
-            Err(error) => Err(error.to_string()),
-        });
-        let columns = list(properties, "columns", &mut errors, |text| {
+        let parents =
+            list(properties, "parents", ENTRIES_MAX, &mut errors, |text| match text.parse::<Kind>() {
+                Ok(kind) if kind.to_string() == kind.base.as_str() => Ok(kind.base),
+                Ok(_) => Err(format!("`{text}` has a sub-kind; parents are named by the kind alone")),
+                Err(error) => Err(error.to_string()),
+            });
+        let columns = list(properties, "columns", ENTRIES_MAX, &mut errors, |text| {
             let (key, title) = text.split_once(':').map_or((text, None), |(key, title)| (key, Some(title)));
             let key: Key = key.trim().parse().map_err(|error: crate::KeyError| error.to_string())?;
             let title = title.map(str::trim).filter(|title| !title.is_empty());
             Ok(Column { title: title.map_or_else(|| key.as_str().to_uppercase(), str::to_owned), key })
         });
+        let indexed = indexed(properties, &mut errors, |_| Ok(()));
         match errors.is_empty() {
-            true => Ok(Self { parents, columns: columns.unwrap_or_default() }),
+            true => Ok(Self { parents, columns: columns.unwrap_or_default(), indexed }),
             false => Err(errors),
         }
+    }
+
+    /// Asks of each property that a declaration says to index whether it may be.
+    ///
+    /// # Errors
+    /// Each that may not, with its place in the declaration.
+    pub fn check_indexed(
+        properties: &Properties,
+        may_be: impl Fn(&Key) -> Result<(), String>,
+    ) -> Result<(), Vec<PointerError>> {
+        let mut errors = Vec::new();
+        indexed(properties, &mut errors, may_be);
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// Whether its resources may stand under one of a kind.
@@ -73,9 +93,25 @@ impl fmt::Display for Names<'_> {
     }
 }
 
+fn indexed(
+    properties: &Properties,
+    errors: &mut Vec<PointerError>,
+    may_be: impl Fn(&Key) -> Result<(), String>,
+) -> Vec<Key> {
+    let read = |text: &str| {
+        let key: Key = text.parse().map_err(|error: crate::KeyError| error.to_string())?;
+        may_be(&key).map(|()| key)
+    };
+    let mut keys = list(properties, "indexed", INDEXED_MAX, errors, read).unwrap_or_default();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
 fn list<T>(
     properties: &Properties,
     key: &str,
+    entries_max: usize,
     errors: &mut Vec<PointerError>,
     read: impl Fn(&str) -> Result<T, String>,
 ) -> Option<Vec<T>> {
@@ -96,10 +132,10 @@ fn list<T>(
             return None;
         }
     };
-    if texts.len() > ENTRIES_MAX {
+    if texts.len() > entries_max {
         wrong(
             format!("/{key}"),
-            format!("it has {} entries, and may have {ENTRIES_MAX} at most", texts.len()),
+            format!("it has {} entries, and may have {entries_max} at most", texts.len()),
         );
         return None;
     }
@@ -139,6 +175,8 @@ mod tests {
         let base = |text: &str| text.parse::<Kind>().unwrap().base;
         assert!(declared.may_stand_under(&base("Order")) && !declared.may_stand_under(&base("Space")));
         assert!(Declared::of(&Properties::new()).unwrap().may_stand_under(&base("Space")));
+        let indexed = Declared::of(&properties(&[("indexed", "total, at,total".into())])).unwrap().indexed;
+        assert_eq!(indexed.iter().map(Key::as_str).collect::<Vec<_>>(), ["at", "total"]);
         assert_eq!(Names(&[base("A"), base("B"), base("C")]).to_string(), "A, B or C");
     }
 
@@ -153,6 +191,8 @@ mod tests {
             ("columns", serde_json::json!(["total", 7]), "/columns/1"),
             ("columns", serde_json::json!({"total": 1}), "/columns"),
             ("columns", serde_json::json!(vec!["a"; 33]), "/columns"),
+            ("indexed", serde_json::json!(["total", "Total"]), "/indexed/1"),
+            ("indexed", serde_json::json!(vec!["a"; 9]), "/indexed"),
         ] {
             let errors = Declared::of(&properties(&[(key, value.clone())])).unwrap_err();
             assert_eq!(errors.len(), 1, "{value}");

@@ -35,17 +35,21 @@ pub struct First {
 }
 
 /// A place in an order: numbers and what reads as one, then other texts, then truth values; equal values by their points.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rank {
     value: Sorted,
     descending: bool,
     point: Point,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-enum Sorted {
+/// A value in the order of a [`Rank`].
+#[derive(Debug, Clone)]
+pub enum Sorted {
+    /// A number, or what a text reads as.
     Number(f64),
+    /// A text that reads as no number.
     Text(Arc<str>),
+    /// `false` comes first.
     Bool(bool),
 }
 
@@ -62,19 +66,10 @@ impl Query {
 impl First {
     /// Where a resource stands; `None` when it has no place.
     pub fn rank(&self, resource: &Resource) -> Option<Rank> {
-        let value = resource.property(self.by.as_str())?;
-        let value = match (value.as_number(), value) {
-            // Zero has two signs.
-            (Some(number), _) => Sorted::Number(number + 0.0),
-            (None, Value::Text(text)) => Sorted::Text(text.clone()),
-            (None, Value::Bool(value)) => Sorted::Bool(*value),
-            (None, _) => return None,
-        };
+        let value = Sorted::of(resource.property(self.by.as_str())?)?;
         Some(Rank { value, descending: self.descending, point: resource.point.clone() })
     }
 }
-
-impl Eq for Rank {}
 
 impl PartialOrd for Rank {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
@@ -84,23 +79,54 @@ impl PartialOrd for Rank {
 
 impl Ord for Rank {
     fn cmp(&self, other: &Self) -> Ordering {
-        let values = match (&self.value, &other.value) {
-            (Sorted::Number(a), Sorted::Number(b)) => a.total_cmp(b),
-            (Sorted::Text(a), Sorted::Text(b)) => a.cmp(b),
-            (Sorted::Bool(a), Sorted::Bool(b)) => a.cmp(b),
-            (a, b) => a.class().cmp(&b.class()),
-        };
+        let values = self.value.cmp(&other.value);
         let values = if self.descending { values.reverse() } else { values };
         values.then_with(|| self.point.cmp(&other.point))
     }
 }
 
 impl Sorted {
+    /// Where a value stands; `None` for a document, which has no place.
+    pub fn of(value: &Value) -> Option<Self> {
+        match (value.as_number(), value) {
+            (Some(number), _) => Some(Sorted::Number(number)),
+            (None, Value::Text(text)) => Some(Sorted::Text(text.clone())),
+            (None, Value::Bool(value)) => Some(Sorted::Bool(*value)),
+            (None, _) => None,
+        }
+    }
+
     fn class(&self) -> u8 {
         match self {
             Sorted::Number(_) => 0,
             Sorted::Text(_) => 1,
             Sorted::Bool(_) => 2,
+        }
+    }
+}
+
+impl PartialEq for Sorted {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Sorted {}
+
+impl PartialOrd for Sorted {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Sorted {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            // Zero has two signs.
+            (Sorted::Number(a), Sorted::Number(b)) => (a + 0.0).total_cmp(&(b + 0.0)),
+            (Sorted::Text(a), Sorted::Text(b)) => a.cmp(b),
+            (Sorted::Bool(a), Sorted::Bool(b)) => a.cmp(b),
+            (a, b) => a.class().cmp(&b.class()),
         }
     }
 }

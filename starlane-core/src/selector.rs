@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use scope::{Depth, Scope};
+pub use scope::{Depth, Range, Scope};
 
 pub(crate) use extent::{skip as skip_extent, skip_brackets};
 pub(crate) use filter::{Filter, parse as parse_filter};
@@ -32,7 +32,7 @@ pub struct Selector(Arc<Parts>);
 #[derive(PartialEq)]
 struct Parts {
     pattern: Pattern,
-    kind: Option<KindPattern>,
+    kind: Option<Box<KindPattern>>,
     filter: Option<Filter>,
 }
 
@@ -101,7 +101,7 @@ impl FromStr for Selector {
         }
         let pattern = pattern::read(&mut cursor)?;
         cursor.trivia();
-        let kind = if cursor.looks_at("<") { Some(kinds::read(&mut cursor)?) } else { None };
+        let kind = if cursor.looks_at("<") { Some(Box::new(kinds::read(&mut cursor)?)) } else { None };
         cursor.trivia();
         let filter = if cursor.looks_at("[") { Some(filter::read(&mut cursor)?) } else { None };
         if !cursor.is_done() {

@@ -276,6 +276,78 @@ fn scopes_say_where_to_look() {
     assert_eq!(selector("shop:files:/img/**").scope().base, point("shop:files:/img/"));
 }
 
+#[test]
+fn a_range_holds_every_value_that_can_match() {
+    let comparands = [
+        "0", "-0.0", "9", "10", "-1.5", "1e300", "\"9\"", "\"10\"", "\"abc\"", "\"b\"", "\"true\"", "\"\"",
+        "\"nan\"", "true", "false",
+    ];
+    let json = |text: &str| Value::from(serde_json::from_str::<serde_json::Value>(text).unwrap());
+    let mut found: Vec<Option<Value>> =
+        ["0", "-0.0", "9", "9.5", "10", "-2", "1e300", "1e301", "true", "false", "null", "[9]", "\"x\""]
+            .map(|text| Some(json(text)))
+            .into();
+    let texts = ["9", "9.0", "1e1", "-0", "abc", "abcd", "", "nan", "inf", "true", "false", "zz", "10"];
+    found.extend(texts.map(|text| Some(Value::from(text))));
+    found.push(None);
+    let mut conditions = Vec::new();
+    for value in comparands {
+        for sign in ["<", "<=", ">", ">=", "!="] {
+            conditions.extend([format!("a {sign} {value}"), format!("not a {sign} {value}")]);
+        }
+    }
+    let mut narrow = 0;
+    for first in &conditions {
+        for second in &conditions {
+            let selector = selector(&format!("shop[{first} and {second}]"));
+            let scope = selector.scope();
+            narrow += usize::from(!scope.numbers.is_empty() || !scope.texts.is_empty());
+            for value in &found {
+                let resource = resource("shop", "Base");
+                let resource =
+                    value.iter().fold(resource, |resource, value| with(resource, "a", value.clone()));
+                if !selector.matches(&resource) {
+                    continue;
+                }
+                let number = value.as_ref().and_then(Value::as_number);
+                let text = value.as_ref().and_then(Value::as_text).map(std::sync::Arc::from);
+                for range in &scope.numbers {
+                    assert!(number.is_some_and(|number| range.contains(&number)), "{selector}: {value:?}");
+                }
+                for range in &scope.texts {
+                    assert!(text.as_ref().is_some_and(|text| range.contains(text)), "{selector}: {value:?}");
+                }
+            }
+        }
+    }
+    assert_eq!(narrow, 150 * 150 - 110 * 110, "of 150 conditions 40 ask for a range");
+}
+
+#[test]
+fn ranges_are_as_narrow_as_the_conditions() {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    let ends = |text: &str| {
+        let scope = selector(&format!("shop[{text}]")).scope();
+        let [range] = &scope.numbers[..] else { panic!("{text}: {scope:?}") };
+        assert_eq!(range.key.as_str(), "a");
+        (range.from, range.to)
+    };
+    assert_eq!(ends("a >= 1 and a > 1 and a > 0"), (Excluded(1.0), Unbounded));
+    assert_eq!(ends("a < 3 and a <= 3 and a <= 4 and a > -2.5"), (Excluded(-2.5), Excluded(3.0)));
+    assert_eq!(ends("not a > 3 and a >= 1"), (Included(1.0), Included(3.0)));
+    assert_eq!(ends("a <= 1 and a >= 2"), (Included(2.0), Included(1.0)));
+    for text in
+        ["not a > 3", "a != 3", "a > 3 or a > 4", "not (a > 3)", "kind > 3", "a in (1, 2)", "a > true"]
+    {
+        let scope = selector(&format!("shop[{text}]")).scope();
+        assert!(scope.numbers.is_empty() && scope.texts.is_empty(), "{text}: {scope:?}");
+    }
+    let scope = selector("shop[at >= \"2026-01\" and at < \"2026-02\" and not at > \"2026-01-30\"]").scope();
+    assert_eq!(scope.texts[0].from, Included("2026-01".into()));
+    assert_eq!(scope.texts[0].to, Included("2026-01-30".into()));
+    assert_eq!((scope.numbers.len(), scope.texts.len()), (0, 1));
+}
+
 /// Random trees of points over few names, so that patterns often match.
 fn any_point() -> impl Strategy<Value = Point> {
     let segment = prop_oneof![Just("a"), Just("b"), Just("c")];

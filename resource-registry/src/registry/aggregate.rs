@@ -17,6 +17,9 @@ const PAGE: usize = 1_000;
 /// How many are known beyond the first, so that one of those that leaves is replaced at once.
 const SPARE: usize = if cfg!(test) { 1 } else { 64 };
 
+/// How many entries of an index are looked at for the first of them, before a list is the shorter way.
+const RANKED_LOOKS: usize = if cfg!(test) { 8 } else { 20_000 };
+
 /// A watch of a query. Takes no more memory than an ordinary one, and a bounded number of resources when it ranks.
 pub struct QueryWatch {
     inner: Weak<Inner>,
@@ -34,7 +37,7 @@ pub struct QueryWatch {
 enum Answer {
     Resources,
     Count { now: u64, told: u64 },
-    Ranked(Standing),
+    Ranked(Box<Standing>),
 }
 
 /// What is to be done before the watch goes on.
@@ -58,20 +61,32 @@ impl Registry {
         }
         let selector = query.selector();
         let resumed = since.map(|token| ResumeToken::new(token.revision, &selector.to_string()));
-        let watch = self.watch(selector, resumed)?;
+        let watch = match query {
+            Query::First(_) => self.follow(selector, resumed)?,
+            Query::Select(_) | Query::Count(_) => self.watch(selector, resumed)?,
+        };
+        let query = sharing(query, watch.selector());
         let mut watch = QueryWatch {
             inner: Arc::downgrade(&self.inner),
             // Whoever has not been told the first answer is to begin again.
             told: Revision(0),
-            answer: Answer::of(query),
-            query: query.clone(),
+            answer: Answer::of(&query),
+            query,
             due: None,
             gone: None,
             ended: false,
             watch,
         };
-        if matches!(query, Query::Select(_)) {
+        if matches!(watch.query, Query::Select(_)) {
             return Ok(watch);
+        }
+        if watch.watch.is_new() {
+            if let Some(revision) = watch.rank(&self.inner) {
+                watch.watch.seen = revision;
+                watch.due = Some(Due::Tell(revision));
+                return Ok(watch);
+            }
+            self.list_for(&mut watch.watch)?;
         }
         match watch.watch.list.take() {
             Some(list) => {
@@ -87,6 +102,16 @@ impl Registry {
             }
         }
         Ok(watch)
+    }
+}
+
+/// A query with the selector that its watch has already.
+fn sharing(query: &Query, selector: &Selector) -> Query {
+    let of = selector.clone();
+    match query {
+        Query::Select(_) => Query::Select(of),
+        Query::Count(_) => Query::Count(of),
+        Query::First(first) => Query::First(First { of, by: first.by.clone(), ..*first }),
     }
 }
 
@@ -153,6 +178,15 @@ impl QueryWatch {
         }
     }
 
+    /// Finds the first by an index that has them in their order, when there is one, and tells what they are at.
+    fn rank(&mut self, inner: &Inner) -> Option<Revision> {
+        let Answer::Ranked(standing) = &mut self.answer else { return None };
+        let view = inner.view.read();
+        let ranked = view.ranked(&standing.of, standing.most() + 1, RANKED_LOOKS)?;
+        ranked.iter().for_each(|resource| standing.enter(resource));
+        Some(view.revision)
+    }
+
     /// Finds the answer as it was at a revision.
     async fn find(&mut self, inner: &Arc<Inner>, at: Revision) -> Result<(), Error> {
         let selector: Selector = self.query.selector().clone();
@@ -189,7 +223,7 @@ impl Answer {
         match query {
             Query::Select(_) => Answer::Resources,
             Query::Count(_) => Answer::Count { now: 0, told: 0 },
-            Query::First(first) => Answer::Ranked(Standing::new(first.clone())),
+            Query::First(first) => Answer::Ranked(Box::new(Standing::new(first.clone()))),
         }
     }
 
@@ -271,6 +305,11 @@ impl Standing {
         Self { of, ranked: BTreeMap::new(), places: HashMap::new(), cut: None, told: Vec::new() }
     }
 
+    /// How many are known at most.
+    fn most(&self) -> usize {
+        self.of.limit * 2 + SPARE
+    }
+
     fn first(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.ranked.values().take(self.of.limit)
     }
@@ -282,7 +321,7 @@ impl Standing {
         }
         self.places.insert(resource.point.clone(), rank.clone());
         self.ranked.insert(rank, resource.clone());
-        if self.ranked.len() > self.of.limit * 2 + SPARE
+        if self.ranked.len() > self.most()
             && let Some((_, last)) = self.ranked.pop_last()
         {
             self.places.remove(&last.point);

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use starlane_core::{Point, Resource, Revision};
 use tokio::sync::{Semaphore, watch};
 
+use super::read::LOOKS;
 use super::records::{bytes_of, corrupt, point_of, root, sequence_number, sequence_parent, unreadable};
 use super::{Config, Inner, Reached, cannot_start};
 use crate::backoff::{Backoff, jitter};
@@ -305,7 +306,7 @@ impl Inner {
         for (parent, number) in numbers {
             view.set_sequence(parent, number);
         }
-        self.step(&mut view, batch.revision, changed);
+        self.step(view, batch.revision, changed);
         Ok(())
     }
 
@@ -321,9 +322,15 @@ impl Inner {
         }
         view.revision = revision;
         self.hub.leap(revision);
+        self.fill(view);
     }
 
-    fn step(&self, view: &mut View, revision: Revision, changed: Vec<(Point, Option<Arc<Resource>>, usize)>) {
+    fn step(
+        &self,
+        mut view: RwLockWriteGuard<'_, View>,
+        revision: Revision,
+        changed: Vec<(Point, Option<Arc<Resource>>, usize)>,
+    ) {
         let mut steps: Vec<Step> = Vec::with_capacity(changed.len());
         for (point, after, bytes) in changed {
             let before = view.get(&point).cloned();
@@ -342,6 +349,16 @@ impl Inner {
         }
         view.revision = revision;
         self.hub.dispatch(revision, &steps);
+        self.fill(view);
+    }
+
+    /// Fills the indexes that were declared while others read: nobody but this thread changes the view.
+    fn fill(&self, view: RwLockWriteGuard<'_, View>) {
+        let mut unfilled = view.is_unfilled();
+        drop(view);
+        while unfilled {
+            unfilled = self.view.write().fill(LOOKS);
+        }
     }
 
     fn publish(&self) {

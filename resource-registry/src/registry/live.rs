@@ -16,6 +16,15 @@ impl Registry {
     /// [`Error::Sampled`], [`Error::TokenMismatch`], and [`Error::Busy`] when there are too many watches or too many lists are
     /// being read.
     pub fn watch(&self, selector: &Selector, since: Option<ResumeToken>) -> Result<Watch, Error> {
+        let mut watch = self.follow(selector, since)?;
+        if watch.is_new() {
+            self.list_for(&mut watch)?;
+        }
+        Ok(watch)
+    }
+
+    /// A watch that collects what changes and, when it is new, has no list yet.
+    pub(super) fn follow(&self, selector: &Selector, since: Option<ResumeToken>) -> Result<Watch, Error> {
         if let Some(field) = selector.fields().find(|field| SAMPLED.contains(field)) {
             return Err(Error::Sampled(field.to_owned()));
         }
@@ -31,11 +40,9 @@ impl Registry {
             .ok_or(Error::Busy("too many watches are open"))?;
         let mut watch = Watch {
             inner: Arc::downgrade(inner),
-            selector: selector.clone(),
             mailbox,
             seen: since.unwrap_or_default(),
             list: None,
-            bookmark_every: inner.config.bookmark_every,
             log: None,
             ended: false,
             ahead: None,
@@ -45,15 +52,19 @@ impl Registry {
         if since.is_some_and(|since| since > revisions.newest) {
             watch.ahead = Some(revisions.oldest);
         }
-        if since.is_none() {
-            let (resources, revision, _) = inner.list(selector, None, usize::MAX);
-            let room = u32::try_from(resources.len())
-                .ok()
-                .and_then(|count| inner.room.clone().try_acquire_many_owned(count).ok())
-                .ok_or(Error::Busy("too many long lists are being read"))?;
-            watch.seen = revision;
-            watch.list = Some(List { resources: resources.into_iter(), _room: room });
-        }
         Ok(watch)
+    }
+
+    /// Gives a new watch its list.
+    pub(super) fn list_for(&self, watch: &mut Watch) -> Result<(), Error> {
+        let inner = &self.inner;
+        let (resources, revision, _) = inner.list(watch.selector(), None, usize::MAX);
+        let room = u32::try_from(resources.len())
+            .ok()
+            .and_then(|count| inner.room.clone().try_acquire_many_owned(count).ok())
+            .ok_or(Error::Busy("too many long lists are being read"))?;
+        watch.seen = revision;
+        watch.list = Some(Box::new(List { resources: resources.into_iter(), _room: room }));
+        Ok(())
     }
 }

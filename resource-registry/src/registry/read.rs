@@ -197,20 +197,19 @@ impl Inner {
 /// A mailbox for as long as a list is read.
 struct Joined<'a> {
     inner: &'a Inner,
-    selector: &'a Selector,
     mailbox: Arc<Mailbox>,
 }
 
 impl<'a> Joined<'a> {
-    fn new(inner: &'a Inner, selector: &'a Selector) -> Option<Self> {
+    fn new(inner: &'a Inner, selector: &Selector) -> Option<Self> {
         let mailbox = inner.hub.join(selector, false, usize::MAX)?;
-        Some(Self { inner, selector, mailbox })
+        Some(Self { inner, mailbox })
     }
 }
 
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
-        self.inner.hub.leave(self.selector, &self.mailbox);
+        self.inner.hub.leave(&self.mailbox);
     }
 }
 

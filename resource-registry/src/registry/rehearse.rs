@@ -14,9 +14,7 @@ impl Registry {
     /// # Errors
     /// The first that cannot be done, by its number, and why.
     pub async fn rehearse(&self, ops: &[Op]) -> Result<(), (usize, Error)> {
-        for (number, op) in ops.iter().enumerate() {
-            self.inner.check_declaration(op).await.map_err(|error| (number, error))?;
-        }
+        self.inner.check_declarations(ops).await?;
         self.inner.rehearse(ops).await
     }
 }

@@ -37,7 +37,11 @@ pub(super) fn make(point: &str, kind: &str) -> Create {
 }
 
 pub(super) async fn registry() -> Registry {
-    let registry = Registry::open(Config::in_memory(clock())).unwrap();
+    registry_with(Config::in_memory(clock())).await
+}
+
+async fn registry_with(config: Config) -> Registry {
+    let registry = Registry::open(config).unwrap();
     for (point, kind) in [("mesh", "Space"), ("mesh:kinds", "Base"), ("mesh:nodes", "Base")] {
         let reserved =
             Reserved::new(point.parse().unwrap(), kind.parse().unwrap(), Vec::new(), Status::ready());
@@ -318,6 +322,77 @@ async fn what_a_newer_schema_asks_for_is_filled_in_by_its_defaults() {
         assert!(refused.to_string().contains(pointer), "{refused}");
         assert_eq!(named(refused.into()), [pointer]);
     }
+}
+
+#[tokio::test]
+async fn what_is_to_be_indexed_must_be_a_plain_property_of_the_schema() {
+    let registry = registry().await;
+    registry.set_schemas(Arc::new(OneSchema));
+    let by = ann();
+    let kind = point("mesh:kinds:order");
+    let schema = |name: &str| set("schema", &*format!("shop:files:/{name}.json"));
+    let list = |keys: &[&str]| set("indexed", Value::from(serde_json::json!(keys)));
+    let declare = |changes: Vec<PropertyChange>| Create { changes, ..make("mesh:kinds:order", "Kind") };
+    for (changes, pointers) in [
+        (
+            vec![schema("order"), list(&["total", "colour", "paid", "size"])],
+            &["/indexed/1", "/indexed/3"][..],
+        ),
+        (vec![schema("order-2"), set("indexed", "total, lines")], &["/indexed"]),
+        (vec![set("indexed", "total")], &["/indexed"]),
+        (vec![schema("order"), list(&["total"; 9])], &["/indexed"]),
+    ] {
+        let problem = Problem::from(registry.create(&by, declare(changes)).await.unwrap_err());
+        let named: Vec<_> = problem.errors.iter().map(|error| error.pointer.as_str()).collect();
+        assert_eq!((problem.code, &*named), (Code::Schema, pointers), "{problem:?}");
+    }
+    // What a batch declares first counts for what it says next.
+    let change = |changes| Op::Set { point: kind.clone(), changes, expect: None };
+    let ops = vec![Op::Create(declare(vec![schema("order")])), change(vec![set("indexed", "colour")])];
+    assert_eq!(registry.rehearse(&ops).await.unwrap_err().0, 1);
+    assert_eq!(code(registry.batch(&by, ops).await.unwrap_err()), Code::Schema);
+    registry.create(&by, declare(vec![schema("order"), set("indexed", "total, paid")])).await.unwrap();
+    let unset = |key: &str| PropertyChange::Unset(key.parse().unwrap());
+    let without = registry.set(&by, &kind, vec![unset("schema")], None).await.unwrap_err();
+    assert_eq!(code(without), Code::Schema, "what is indexed would not be known any more");
+    registry.set(&by, &kind, vec![schema("order-2"), list(&["currency"])], None).await.unwrap();
+    registry.set(&by, &kind, vec![unset("schema"), unset("indexed")], None).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_first_of_an_indexed_property_need_no_list() {
+    let registry = registry_with(Config { listed_max: 2, ..Config::in_memory(clock()) }).await;
+    registry.set_schemas(Arc::new(OneSchema));
+    let by = ann();
+    let schema = set("schema", "shop:files:/order.json");
+    registry.create(&by, Create { changes: vec![schema], ..make("mesh:kinds:order", "Kind") }).await.unwrap();
+    for total in 0..20 {
+        let changes = vec![set("total", &*total.to_string())];
+        registry.create(&by, Create { changes, ..make(&format!("shop:o-{total}"), "Order") }).await.unwrap();
+    }
+    let query = "first 3 by total desc of shop:**<Order>".parse().unwrap();
+    assert_eq!(code(registry.watch_query(&query, None).await.err().unwrap()), Code::Busy);
+    registry.set(&by, &point("mesh:kinds:order"), vec![set("indexed", "total")], None).await.unwrap();
+    let mut watch = registry.watch_query(&query, None).await.unwrap();
+    let mut next = async || match watch.next().await {
+        Some(Event::Ranked { resources, revision }) => {
+            assert_eq!(revision, registry.revision());
+            resources.iter().map(|it| it.property("total").unwrap().to_string()).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(next().await, ["19", "18", "17"]);
+    registry.set(&by, &point("shop:o-0"), vec![set("total", "100")], None).await.unwrap();
+    assert_eq!(next().await, ["100", "19", "18"]);
+    for (gone, left) in [(0, "17"), (19, "16"), (18, "15"), (17, "14"), (16, "13"), (15, "12"), (14, "11")] {
+        registry.delete(&by, Delete::point(point(&format!("shop:o-{gone}")), false)).await.unwrap();
+        assert_eq!(next().await.last().unwrap(), left);
+    }
+    registry
+        .set(&by, &point("mesh:kinds:order"), vec![PropertyChange::Unset("indexed".parse().unwrap())], None)
+        .await
+        .unwrap();
+    assert_eq!(code(registry.watch_query(&query, None).await.err().unwrap()), Code::Busy, "it is dropped");
 }
 
 #[tokio::test]

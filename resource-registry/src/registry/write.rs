@@ -77,9 +77,7 @@ impl Registry {
                 ops.len()
             )));
         }
-        for op in &ops {
-            self.inner.check_declaration(op).await?;
-        }
+        self.inner.check_declarations(&ops).await.map_err(|(_, error)| error)?;
         self.inner.batch(by, &ops).await
     }
 

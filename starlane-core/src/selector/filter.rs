@@ -13,12 +13,12 @@ pub(crate) use read::{parse, read};
 /// A condition on the fields and properties of a resource.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Filter {
-    And(Vec<Filter>),
-    Or(Vec<Filter>),
+    And(Box<[Filter]>),
+    Or(Box<[Filter]>),
     Not(Box<Filter>),
     Exists(Field),
     Compare(Field, Comparison, Value),
-    In(Field, Vec<Value>),
+    In(Field, Box<[Value]>),
     /// `*` in the pattern stands for any text.
     Like(Field, Arc<str>),
 }
@@ -101,7 +101,7 @@ impl Filter {
         let mut kept: Vec<Filter> = kept.cloned().collect();
         match kept.len() {
             0 | 1 => kept.pop(),
-            _ => Some(Filter::And(kept)),
+            _ => Some(Filter::And(kept.into())),
         }
     }
 
@@ -150,6 +150,18 @@ impl Comparison {
             Comparison::LessOrEqual => ordering.is_some_and(Ordering::is_le),
             Comparison::Greater => ordering == Some(Ordering::Greater),
             Comparison::GreaterOrEqual => ordering.is_some_and(Ordering::is_ge),
+        }
+    }
+
+    /// What holds of comparable values when this does not.
+    pub(crate) fn negated(self) -> Self {
+        match self {
+            Comparison::Equal => Comparison::Unequal,
+            Comparison::Unequal => Comparison::Equal,
+            Comparison::Less => Comparison::GreaterOrEqual,
+            Comparison::LessOrEqual => Comparison::Greater,
+            Comparison::Greater => Comparison::LessOrEqual,
+            Comparison::GreaterOrEqual => Comparison::Less,
         }
     }
 

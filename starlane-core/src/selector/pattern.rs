@@ -18,7 +18,7 @@ pub(crate) struct Pattern {
     /// Whether `base` is meant too, when there are steps.
     pub(crate) inclusive: bool,
     /// One level each, but for `**`. Without steps only `base` is meant.
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Box<[Step]>,
 }
 
 /// What one level must be.
@@ -45,7 +45,7 @@ enum Is {
 
 impl Pattern {
     pub(crate) fn exactly(point: &Point) -> Self {
-        Self { base: point.clone(), inclusive: false, steps: Vec::new() }
+        Self { base: point.clone(), inclusive: false, steps: Box::default() }
     }
 
     pub(crate) fn below(point: &Point) -> Self {
@@ -57,7 +57,11 @@ impl Pattern {
             }
             _ => point.clone(),
         };
-        Self { base, inclusive: false, steps: vec![Step { in_path: point.path().is_some(), is: Is::Deep }] }
+        Self {
+            base,
+            inclusive: false,
+            steps: Box::new([Step { in_path: point.path().is_some(), is: Is::Deep }]),
+        }
     }
 
     pub(crate) fn as_point(&self) -> Option<&Point> {
@@ -421,7 +425,7 @@ impl Reader {
             })?;
             steps.remove(0);
         }
-        Ok(Pattern { base, inclusive, steps })
+        Ok(Pattern { base, inclusive, steps: steps.into() })
     }
 }
 

@@ -122,7 +122,7 @@ impl Reader {
             self.count(cursor)?;
             let comma = cursor.next_is(",");
             if cursor.next_is(")") {
-                return Ok(Filter::In(field, values));
+                return Ok(Filter::In(field, values.into()));
             }
             if !comma {
                 return Err(cursor.unexpected("`,` or `)`"));
@@ -144,15 +144,16 @@ impl Reader {
 /// One filter stays itself; of several those of the same sort are taken apart, as parentheses change nothing there.
 fn flatten(
     mut filters: Vec<Filter>,
-    join: impl Fn(Vec<Filter>) -> Filter,
-    apart: impl Fn(Filter) -> Result<Vec<Filter>, Filter>,
+    join: impl Fn(Box<[Filter]>) -> Filter,
+    apart: impl Fn(Filter) -> Result<Box<[Filter]>, Filter>,
 ) -> Filter {
     if filters.len() == 1
         && let Some(filter) = filters.pop()
     {
         return filter;
     }
-    let flat = filters.into_iter().flat_map(|filter| apart(filter).unwrap_or_else(|filter| vec![filter]));
+    let flat =
+        filters.into_iter().flat_map(|filter| apart(filter).unwrap_or_else(|filter| Box::new([filter])));
     join(flat.collect())
 }
 
