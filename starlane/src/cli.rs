@@ -37,6 +37,7 @@ mod move_command;
 mod new;
 mod node;
 mod permission;
+mod place;
 mod publish;
 mod read;
 mod registry;

@@ -1,34 +1,16 @@
 //! A real node whose doors speak TLS, and the command line that talks to it.
-#![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tests::{Answer, Node, Serve};
-
-/// Writes an authority, and the certificate and key of a node that is called `localhost`.
-fn write_files(folder: &Path) {
-    let authority_key = KeyPair::generate().expect("a key");
-    let mut authority = CertificateParams::default();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_pem = authority.self_signed(&authority_key).expect("a certificate").pem();
-    let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-    let certificate = params.signed_by(&key, &issuer).expect("a certificate").pem();
-    for (name, text) in
-        [("ca.pem", authority_pem), ("cert.pem", certificate), ("key.pem", key.serialize_pem())]
-    {
-        fs::write(folder.join(name), text).expect("a file can be written");
-    }
-}
+use rcgen::KeyPair;
+use tests::{Answer, Node, Serve, certificates};
 
 #[test]
 fn a_node_with_tls_serves_who_believes_its_certificate() {
     let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    write_files(folder.path());
-    write_files(other.path());
+    certificates::write(folder.path(), "localhost");
+    certificates::write(other.path(), "localhost");
     let file = |name: &str| folder.path().join(name);
     let mut node =
         Node::serve(Serve { tls: Some((file("cert.pem"), file("key.pem"))), ..Serve::named("node-1") });
@@ -77,7 +59,7 @@ fn a_node_with_tls_serves_who_believes_its_certificate() {
 #[test]
 fn what_cannot_be_shown_is_told_before_anything_starts() {
     let (folder, data) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    write_files(folder.path());
+    certificates::write(folder.path(), "localhost");
     fs::write(folder.path().join("text.pem"), "no certificate").expect("a file can be written");
     fs::write(folder.path().join("other.pem"), KeyPair::generate().expect("a key").serialize_pem())
         .expect("a file can be written");

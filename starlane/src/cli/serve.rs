@@ -9,6 +9,7 @@ use gateway::{Protection, Tls};
 use starlane_core::{Code, Key, NodeName, Problem, Role};
 use tracing_subscriber::EnvFilter;
 
+use super::place::Typed;
 use super::{Session, label, role};
 use crate::node::{self, Join, LinksConfig, Node};
 use crate::output::Stop;
@@ -58,7 +59,9 @@ pub struct ServeArgs {
     #[arg(
         long,
         value_name = "WHERE",
-        help = "Where the registry is kept: `embedded`, or etcd://HOST:PORT[,HOST:PORT][/PREFIX]; only for the first node \
+        value_parser = Typed(str::parse::<Place>),
+        help = "Where the registry is kept: `embedded`, or etcd://HOST:PORT[,HOST:PORT][/PREFIX], or \
+                etcds://…?ca=FILE[&cert=FILE&key=FILE], either with user=NAME&password-file=FILE; only for the first node \
                 of a mesh and those that serve its registry, which remember it [default: embedded, in a file of the data folder]"
     )]
     pub registry: Option<Place>,
