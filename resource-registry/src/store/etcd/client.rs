@@ -303,10 +303,13 @@ impl Client {
             Fault::Lost(reason) => Fault::Unsent(reason),
             fault => fault,
         };
-        login.token(ask).await.map_err(|refused| match refused {
-            login::Refused::Status(status) => unasked(status),
-            login::Refused::Denied(error) => Fault::Refused(error),
-        })
+        // Whoever waits for the token that another fetches does not wait for longer than for his own.
+        match tokio::time::timeout(self.try_timeout, login.token(ask)).await {
+            Ok(Ok(token)) => Ok(token),
+            Ok(Err(login::Refused::Status(status))) => Err(unasked(status)),
+            Ok(Err(login::Refused::Denied(error))) => Err(Fault::Refused(error)),
+            Err(_) => Err(unasked(self.late())),
+        }
     }
 
     async fn call<Q, A>(&self, member: usize, path: &'static str, request: Request<Q>) -> Result<A, Status>
@@ -325,8 +328,11 @@ impl Client {
 
     /// Whoever is late may still do what he was asked.
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-        let late = || Status::deadline_exceeded(format!("no answer within {:?}", self.try_timeout));
-        tokio::time::timeout(self.try_timeout, call).await.unwrap_or_else(|_| Err(late()))
+        tokio::time::timeout(self.try_timeout, call).await.unwrap_or_else(|_| Err(self.late()))
+    }
+
+    fn late(&self) -> Status {
+        Status::deadline_exceeded(format!("no answer within {:?}", self.try_timeout))
     }
 }
 
