@@ -3,7 +3,8 @@
 //! * `bench http`: one node over HTTP, as its users reach it.
 //! * `bench mesh`: requests to an echo in another process, beside NATS, row by row in one run, and how long joining and
 //!   placing anew take.
-//! * `bench store`: durable puts on the embedded store, on etcd through ours, and on that etcd alone.
+//! * `bench store`: durable puts, reads and watches on the embedded store, on etcd through ours, on that etcd alone, and on
+//!   NATS.
 //!
 //! Load and nodes share the machine, so that absolute figures say as much of the machine as of the nodes; each comes with
 //! its own baseline in the same run.
@@ -29,7 +30,7 @@ use std::path::PathBuf;
 const USAGE: &str = "\
 usage: bench http [--bundles DIR] [--json FILE]
        bench mesh [--nats FILE] [--rounds N] [--seconds S] [--json FILE]
-       bench store [--rounds N] [--seconds S] [--json FILE]";
+       bench store [--nats FILE] [--rounds N] [--seconds S] [--json FILE]";
 
 /// What the command line says.
 struct Arguments {
@@ -55,8 +56,8 @@ fn main() {
         }
         #[cfg(unix)]
         "store" => {
-            let Arguments { json, rounds, seconds, .. } = arguments(words);
-            store::run(rounds, seconds, json.as_deref());
+            let Arguments { json, nats, rounds, seconds, .. } = arguments(words);
+            store::run(rounds, seconds, nats.as_deref(), json.as_deref());
         }
         // The roles of the processes that a comparison starts.
         #[cfg(target_os = "linux")]

@@ -177,7 +177,7 @@ impl<M: Mesh> Api<M> {
             return Ok(());
         }
         let problem = Problem::new(Code::Forbidden, "pages of another origin may not call this API");
-        Err(problem.help("call it from a program, or start the node with that origin allowed").into())
+        Err(problem.help("call it from a program, or start the node with `--allow-origin ORIGIN`").into())
     }
 }
 

@@ -290,6 +290,10 @@ fn store_problem(error: &store::Error) -> Problem {
             Code::StoreUnavailable,
             "give each mesh a prefix of its own: `--registry etcd://HOST:PORT/PREFIX`",
         ),
+        E::Denied { .. } => (
+            Code::StoreUnavailable,
+            "look at the files and the user that `--registry` names, and at what etcd lets that user do",
+        ),
         E::Closed => (Code::Draining, "the node is stopping"),
         E::Unreachable { .. } => (
             Code::Unreachable,

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use starlane_core::{Epoch, Revision, Timestamp};
 
 pub(crate) use engine::{Apply, Engine, EngineConfig, Failure, Opener, file_opener};
-pub use etcd::{AddressError, ETCD_STATE_BYTES_MAX, EtcdConfig, EtcdStates, EtcdStore};
+pub use etcd::{AddressError, ETCD_STATE_BYTES_MAX, EtcdConfig, EtcdStates, EtcdStore, EtcdTls, EtcdUser};
 pub use memory::MemoryStore;
 pub use redb::{RedbConfig, RedbStore};
 #[cfg(test)]
@@ -412,6 +412,14 @@ pub enum Error {
         /// The mesh that has it.
         owner: Arc<str>,
     },
+    /// Whatever keeps the store does not let this node in. Nothing changed.
+    #[error("{file} lets nobody in like that: {reason}")]
+    Denied {
+        /// Where the store is.
+        file: Arc<str>,
+        /// What it said, or which file of ours is of no use.
+        reason: Arc<str>,
+    },
 }
 
 impl Error {
@@ -419,7 +427,11 @@ impl Error {
     pub(crate) fn passes(&self) -> bool {
         matches!(
             self,
-            Error::Unreachable { .. } | Error::Unknown { .. } | Error::Busy | Error::Unsupported { .. }
+            Error::Unreachable { .. }
+                | Error::Unknown { .. }
+                | Error::Busy
+                | Error::Unsupported { .. }
+                | Error::Denied { .. }
         )
     }
 }

@@ -37,6 +37,7 @@ mod move_command;
 mod new;
 mod node;
 mod permission;
+mod place;
 mod publish;
 mod read;
 mod registry;
@@ -104,7 +105,7 @@ pub struct Globals {
 enum Command {
     // Start
     /// Run a node
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Run the whole story in front of your eyes
     Demo(demo::DemoArgs),
     /// Start a mechtron project
@@ -257,7 +258,7 @@ async fn until_interrupted(session: &Session, command: Command) -> Result<(), St
 
 async fn dispatch(session: &Session, command: Command) -> Result<(), Stop> {
     match command {
-        Command::Serve(args) => serve::run(session, args).await,
+        Command::Serve(args) => serve::run(session, *args).await,
         Command::Demo(args) => demo::run(session, args).await,
         Command::New(args) => new::run(session, args),
         Command::Create(args) => create::run(session, args, None).await,

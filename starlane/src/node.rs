@@ -131,6 +131,8 @@ pub struct Config {
     pub api: SocketAddr,
     /// What keeps others from reading along.
     pub protection: Protection,
+    /// Origins of pages, besides the API's own, that may use it.
+    pub allowed_origins: Vec<String>,
     /// How it is linked to other nodes.
     pub links: LinksConfig,
     /// Where the registry is kept, on a node that has it. When absent: where it was told before, or in the folder.
@@ -479,6 +481,7 @@ impl Node {
             web: config.web,
             api: config.api,
             protection: config.protection,
+            api_origins: config.allowed_origins,
             ..gateway::Config::local(token, admin, anonymous, node)
         };
         let (doors, addresses) = Doors::bind(doors, Arc::new(mesh)).await.map_err(doors_closed)?;

@@ -32,9 +32,15 @@ impl FromStr for Place {
         if text == "embedded" {
             return Ok(Self::Embedded);
         }
-        let wrong =
-            |error| format!("{error}: write it as `etcd://HOST:PORT,HOST:PORT/PREFIX`, or `embedded`");
-        Ok(Self::Etcd(EtcdConfig::at(text).map_err(wrong)?.to_string()))
+        let wrong = |error| {
+            format!(
+                "{error}; write `etcd://HOST:PORT,HOST:PORT/PREFIX`, `etcds://HOST:PORT/PREFIX?ca=FILE`, or `embedded`"
+            )
+        };
+        let config = EtcdConfig::at(text).map_err(wrong)?;
+        // It is remembered, and may be read again in another folder.
+        let here = std::env::current_dir().map_err(|error| format!("no current folder: {error}"))?;
+        Ok(Self::Etcd(config.within(&here).to_string()))
     }
 }
 
@@ -122,8 +128,14 @@ pub(crate) async fn open_etcd(address: &str, owner: Option<String>) -> Result<Et
     let opened = tokio::task::spawn_blocking(move || EtcdStore::open(EtcdConfig { owner, ..config })).await;
     let opened = opened.map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
     opened.map_err(|error| match error {
-        store::Error::Unreachable { .. } => Problem::new(Code::Unreachable, error.to_string())
-            .help(format!("start etcd, or say where it is; it was looked for at {address}")),
+        store::Error::Unreachable { .. } => {
+            let help = match address.starts_with("etcds") {
+                true => "start etcd, or say where it is; `ca` names who its certificate is of, `cert` and `key` what it asks for",
+                false => "start etcd, or say where it is; one that speaks TLS is at `etcds://`",
+            };
+            Problem::new(Code::Unreachable, error.to_string())
+                .help(format!("{help}: it was looked for at {address}"))
+        }
         error => Error::Store(error).into(),
     })
 }
@@ -149,7 +161,12 @@ mod tests {
 
     #[test]
     fn a_place_is_read_as_it_is_printed() {
-        for text in ["embedded", "etcd://a:1,b:2/mesh/one", "etcd://a:2379/starlane"] {
+        for text in [
+            "embedded",
+            "etcd://a:1,b:2/mesh/one",
+            "etcd://a:2379/starlane",
+            "etcds://a:2379/mesh?ca=/ca.pem",
+        ] {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
         }
         assert_eq!("etcd://a".parse(), Ok(Place::Etcd("etcd://a:2379/starlane".to_owned())));

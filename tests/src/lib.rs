@@ -8,6 +8,7 @@
 
 mod api;
 pub mod book;
+pub mod certificates;
 #[cfg(unix)]
 pub mod etcd;
 pub mod linear;

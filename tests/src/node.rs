@@ -38,6 +38,8 @@ pub struct Serve {
     pub listen: Option<SocketAddr>,
     /// The files of the certificate that its doors show, and of its key.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// The origins of pages that may use its API.
+    pub origins: Vec<String>,
     /// Whom it joins, and the token for it.
     pub join: Option<(SocketAddr, String)>,
     /// Where it keeps its registry; in its data folder when there is nothing said.
@@ -55,6 +57,7 @@ impl Serve {
             labels: Vec::new(),
             listen: None,
             tls: None,
+            origins: Vec::new(),
             join: None,
             registry: None,
             #[cfg(target_os = "linux")]
@@ -200,6 +203,7 @@ impl Node {
         if let Some((to, token)) = &self.serve.join {
             command.args(["--join", &to.to_string(), token]);
         }
+        command.args(self.serve.origins.iter().flat_map(|origin| ["--allow-origin", origin]));
         command.args(self.serve.registry.iter().flat_map(|place| ["--registry", place]));
         self.inside(|| command.spawn()).expect("the node starts")
     }

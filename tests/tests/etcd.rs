@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::etcd::Etcd;
-use tests::{Node, Serve, soak, unstarted};
+use tests::{Node, Serve, certificates, soak, unstarted};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -102,4 +102,89 @@ fn a_node_says_so_when_there_is_no_etcd() {
     assert!(error.contains("127.0.0.1:1") && error.contains("start etcd"), "{error}");
     let error = unstarted(data.path(), &["--registry", "http://127.0.0.1:1"]).fails(2);
     assert!(error.contains("etcd://HOST:PORT"), "{error}");
+}
+
+#[test]
+fn a_registry_is_kept_in_an_etcd_that_speaks_tls() {
+    let [right, other] = [0, 1].map(|_| tempfile::tempdir().expect("a temporary folder"));
+    certificates::write(right.path(), "127.0.0.1");
+    certificates::write(other.path(), "127.0.0.1");
+    let Some(etcd) = Etcd::start_with_tls(1, right.path()) else { return };
+    let address = etcd.address("mesh");
+    let mut node = Node::serve(Serve { registry: Some(address.clone()), ..Serve::named("cloud") });
+    node.exec("create shop<Space>").ok();
+    let before = all(&node);
+    // It remembers the whole of it.
+    node.kill();
+    node.keep_registry(None);
+    node.restart();
+    assert_eq!(all(&node), before);
+    node.kill();
+
+    // Whoever believes another authority, or shows no certificate, or one of another authority, is not connected.
+    let (right, other) = (right.path().display().to_string(), other.path().display().to_string());
+    let (at, files) = address.split_once('?').expect("files are named");
+    let shows = |text: &str| format!("{at}?ca={right}/ca.pem{text}");
+    let stranger = format!("&cert={other}/cert.pem&key={other}/key.pem");
+    let plain = at.replace("etcds", "etcd");
+    std::thread::scope(|scope| {
+        for (address, code, parts) in [
+            (
+                format!("{at}?{}", files.replace(&right, &other)),
+                6,
+                ["invalid peer certificate", "`ca` names who"],
+            ),
+            (shows(""), 6, ["`cert` and `key`", at]),
+            (shows(&stranger), 6, ["`cert` and `key`", at]),
+            (plain, 6, ["one that speaks TLS is at `etcds://`", ""]),
+            (format!("{at}?ca={right}/none.pem"), 1, ["none.pem: No such file", "look at the files"]),
+            (format!("{at}?ca={right}/key.pem"), 1, ["key.pem has no certificate", "look at the files"]),
+            (at.to_owned(), 2, ["`?ca=FILE`", "etcds://HOST:PORT/PREFIX?ca=FILE"]),
+        ] {
+            scope.spawn(move || {
+                let data = tempfile::tempdir().expect("a temporary folder");
+                let error = unstarted(data.path(), &["--registry", &address]).fails(code);
+                assert!(parts.iter().all(|part| error.contains(part)), "{address}: {error}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_registry_is_kept_as_a_user_of_etcd_whose_password_nobody_is_told() {
+    let Some(etcd) = Etcd::start(1) else { return };
+    let (open, folder) = (etcd.address("mesh"), tempfile::tempdir().expect("a temporary folder"));
+    // Which waits until etcd answers.
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let none = data.path().join("none.redb");
+    let none = none.to_str().expect("a path");
+    let started = Node::start();
+    started.run(["registry", "migrate", "--from", &open, "--to", none]);
+    etcd.admit("mesh", "the-secret", "/mesh/");
+    let file = folder.path().join("password");
+    std::fs::write(&file, "the-secret\n").expect("a file can be written");
+    let address = format!("{open}?user=mesh&password-file={}", file.display());
+    let mut node = Node::serve(Serve { registry: Some(address.clone()), ..Serve::named("cloud") });
+    node.exec("create shop<Space>").ok();
+    let before = all(&node);
+    node.kill();
+    node.keep_registry(None);
+    node.restart();
+    assert_eq!(all(&node), before);
+    assert!(!node.log().contains("the-secret"), "{}", node.log());
+    node.kill();
+
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let refused = |registry: &str, code: i32| unstarted(data.path(), &["--registry", registry]).fails(code);
+    let error = refused(&open, 1);
+    assert!(
+        error.contains("user name is empty") && error.contains("the user that `--registry` names"),
+        "{error}"
+    );
+    std::fs::write(&file, "the-wrong-one").expect("a file can be written");
+    let error = refused(&address, 1);
+    assert!(error.contains("user `mesh`") && error.contains("invalid user ID or password"), "{error}");
+    assert!(!error.contains("the-wrong-one"), "{error}");
+    let error = refused(&open.replace("//", "//mesh:the-secret@"), 2);
+    assert!(error.contains("password-file=FILE") && !error.contains("the-secret"), "{error}");
 }

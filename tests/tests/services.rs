@@ -10,7 +10,7 @@ use serde_json::json;
 use starlane_client::core::{Change, Phase};
 use starlane_client::{Call, Client, Config, Error, Failed, Heard, Reply, Step, Watch};
 use tests::mesh::{Mesh, Plan, wait};
-use tests::{Node, root, soak};
+use tests::{Answer, Node, Serve, root, soak};
 use tokio::runtime::Runtime;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -223,8 +223,8 @@ fn a_client_finds_its_node_again_and_goes_on() {
     assert!(matches!(&refused, Error::Connect(why) if why.contains("token")), "{refused:?}");
 }
 
-/// Runs the tests of a TypeScript package against a node; `None` when this machine has no Node.
-fn typescript(package: &str, node: &Node) -> Option<()> {
+/// Runs the tests of a TypeScript package against a node, with more in its environment; `None` when this machine has no Node.
+fn typescript(package: &str, node: &Node, more: &[(&str, String)]) -> Option<Answer> {
     let folder = root().join(package);
     let built = folder.join("dist").is_dir();
     let required = std::env::var("STARLANE_REQUIRE_NODE").is_ok_and(|value| value == "1");
@@ -238,17 +238,33 @@ fn typescript(package: &str, node: &Node) -> Option<()> {
         .current_dir(&folder)
         .env("STARLANE_DATA", node.data())
         .env("STARLANE", tests::binary())
+        .envs(more.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .output()
         .expect("node runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    Some(())
+    Some(output.into())
 }
 
 #[test]
 fn the_typescript_client_and_its_example_work_against_a_real_node() {
     let node = Node::start();
-    _ = typescript("clients/typescript", &node);
-    _ = typescript("examples/orders/typescript", &node);
+    for package in ["clients/typescript", "examples/orders/typescript"] {
+        let Some(told) = typescript(package, &node, &[]) else { return };
+        told.ok();
+    }
+}
+
+#[test]
+fn the_typescript_client_reaches_a_node_with_tls_whose_certificate_node_believes() {
+    let folder = tempfile::tempdir().unwrap();
+    tests::certificates::write(folder.path(), "localhost");
+    let file = |name: &str| folder.path().join(name);
+    let tls = Some((file("cert.pem"), file("key.pem")));
+    let node = Node::serve(Serve { tls, ..Serve::named("node-1") });
+    let api = ("STARLANE_API", format!("https://localhost:{}", node.api().port()));
+    let ca = ("NODE_EXTRA_CA_CERTS", file("ca.pem").display().to_string());
+    let Some(told) = typescript("clients/typescript", &node, &[api.clone(), ca]) else { return };
+    told.ok();
+    let told = typescript("clients/typescript", &node, &[api]).unwrap();
+    assert!(told.code != 0 && told.out.contains("no connection: unable to verify"), "{told:?}");
 }

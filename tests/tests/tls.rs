@@ -1,34 +1,17 @@
 //! A real node whose doors speak TLS, and the command line that talks to it.
-#![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tests::{Answer, Node, Serve};
-
-/// Writes an authority, and the certificate and key of a node that is called `localhost`.
-fn write_files(folder: &Path) {
-    let authority_key = KeyPair::generate().expect("a key");
-    let mut authority = CertificateParams::default();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_pem = authority.self_signed(&authority_key).expect("a certificate").pem();
-    let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-    let certificate = params.signed_by(&key, &issuer).expect("a certificate").pem();
-    for (name, text) in
-        [("ca.pem", authority_pem), ("cert.pem", certificate), ("key.pem", key.serialize_pem())]
-    {
-        fs::write(folder.join(name), text).expect("a file can be written");
-    }
-}
+use rcgen::KeyPair;
+use starlane_client::{Call, Client, Config, Error, Reply, Step};
+use tests::{Answer, Node, Serve, certificates};
 
 #[test]
 fn a_node_with_tls_serves_who_believes_its_certificate() {
     let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    write_files(folder.path());
-    write_files(other.path());
+    certificates::write(folder.path(), "localhost");
+    certificates::write(other.path(), "localhost");
     let file = |name: &str| folder.path().join(name);
     let mut node =
         Node::serve(Serve { tls: Some((file("cert.pem"), file("key.pem"))), ..Serve::named("node-1") });
@@ -77,7 +60,7 @@ fn a_node_with_tls_serves_who_believes_its_certificate() {
 #[test]
 fn what_cannot_be_shown_is_told_before_anything_starts() {
     let (folder, data) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    write_files(folder.path());
+    certificates::write(folder.path(), "localhost");
     fs::write(folder.path().join("text.pem"), "no certificate").expect("a file can be written");
     fs::write(folder.path().join("other.pem"), KeyPair::generate().expect("a key").serialize_pem())
         .expect("a file can be written");
@@ -115,4 +98,61 @@ fn what_cannot_be_shown_is_told_before_anything_starts() {
     let open: Answer = open.arg(&started).output().expect("the command runs").into();
     let told = open.fails(2);
     assert!(told.contains("can be reached by others") && told.contains("--tls-cert FILE"), "{told}");
+}
+
+#[test]
+fn the_rust_client_reaches_a_node_with_tls_whose_certificate_it_believes() {
+    let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    certificates::write(folder.path(), "localhost");
+    certificates::write(other.path(), "localhost");
+    let file = |name: &str| folder.path().join(name);
+    let mut node =
+        Node::serve(Serve { tls: Some((file("cert.pem"), file("key.pem"))), ..Serve::named("node-1") });
+    let of_data = Config::of_data(node.data()).expect("the node runs");
+    let named = |scheme: &str, host: &str| {
+        Config::new(format!("{scheme}://{host}:{}", node.api().port()), of_data.token.clone())
+    };
+    let believes = |folder: &std::path::Path| named("https", "localhost").ca(folder.join("ca.pem"));
+    let refused = [
+        (believes(other.path()), "its certificate is not believed"),
+        (named("https", "localhost"), "its certificate is not believed"),
+        (named("https", "127.0.0.1").ca(file("ca.pem")), "its certificate is not believed"),
+        (named("https", "localhost").ca(file("none.pem")), "none.pem"),
+        (named("https", "localhost").ca(file("key.pem")), "no certificate in PEM form"),
+        (named("http", "localhost"), "http://localhost"),
+    ];
+    let right = believes(folder.path());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        for (config, why) in refused {
+            let told = Client::connect(config).await.expect_err("it is not reached").to_string();
+            assert!(told.contains(why), "{told}");
+        }
+        let client = Client::connect(right).await.expect("it is reached");
+        client.ensure("shop", "Space", ()).await.expect("a space");
+        let serves = Client::connect(of_data).await.expect("the folder's own is believed");
+        let answer = |_| async { Ok(Reply::text("over TLS")) };
+        serves.serve("shop:greeter", Some("Portal"), answer).await.expect("it is served");
+        let reply = client.request("shop:greeter", Call::new("Greet")).await.expect("it answers");
+        assert_eq!(reply.to_text(), "over TLS");
+        let mut watch = client.watch("shop:*<Base>").await.expect("a watch");
+        assert!(matches!(watch.next().await, Some(Step::Listed { .. })));
+
+        // A connection that breaks is made again, under TLS as well.
+        node.kill();
+        node.restart();
+        while let Err(error) = client.create("shop:late", "Base", ()).await {
+            assert!(!matches!(error, Error::Closed), "{error}");
+        }
+        loop {
+            match watch.next().await.expect("the watch goes on") {
+                Step::Changed { changes, .. } => {
+                    assert_eq!(changes[0].resource().point.to_string(), "shop:late");
+                    return;
+                }
+                Step::Bookmark { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
 }

@@ -155,7 +155,7 @@ fn start(command: &mut Command, space: Option<&Space>) -> Child {
 }
 
 /// What a process says behind some words, once it said others; then all it says is read and forgotten.
-fn told(output: impl Read + Send + 'static, wanted: &str, last: &str) -> String {
+pub(crate) fn told(output: impl Read + Send + 'static, wanted: &str, last: &str) -> String {
     let mut lines = BufReader::new(output);
     let (mut found, mut all) = (String::new(), String::new());
     loop {

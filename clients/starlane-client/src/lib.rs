@@ -29,6 +29,7 @@ mod error;
 mod link;
 mod message;
 mod service;
+mod tls;
 mod topic;
 mod watch;
 
@@ -38,6 +39,7 @@ pub use error::Error;
 pub use message::{Call, Incoming, Reply};
 pub use service::Failed;
 pub use starlane_core::Event as Step;
+pub use tls::Trust;
 pub use topic::{Heard, Topic};
 pub use watch::Watch;
 

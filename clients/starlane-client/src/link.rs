@@ -12,15 +12,15 @@ use starlane_core::portal::{
     Answer, Ask, Framed, Framing, HeaderPairs, Tell, VERSION, decode_binary, decode_text, encode,
 };
 use starlane_core::{Kind, Point};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::error::Problem;
 use crate::service::{Failed, Handler};
+use crate::tls;
 use crate::topic::Heard;
 use crate::watch::{STEPS_MAX, Told};
 use crate::{Call, Config, Error, Incoming, Reply, Step};
@@ -40,7 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait before the second try, and at most; half of each wait is by chance.
 const AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Socket = WebSocketStream<Box<dyn tls::Stream>>;
 
 /// What a node answers.
 pub(crate) type Answered = Result<(Answer, Bytes), Error>;
@@ -583,8 +583,11 @@ fn room<T>(channel: &mpsc::Sender<T>) -> u32 {
 async fn connect(config: &Config, node: &str) -> Result<Socket, Error> {
     let address = Config::portal(node)?;
     let failed = |error: &dyn std::fmt::Display| Error::Connect(format!("`{node}`: {error}"));
-    let opened = timeout(CONNECT_MAX, connect_async(&address)).await;
-    let (mut socket, _) = opened.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    let opened = async {
+        let stream = tls::open(&address, &config.trust).await.map_err(|error| failed(&error))?;
+        client_async(&address, stream).await.map_err(|error| failed(&error))
+    };
+    let (mut socket, _) = timeout(CONNECT_MAX, opened).await.map_err(|error| failed(&error))??;
     let hello =
         Ask::Hello { version: VERSION, token: Some(config.token.clone()), name: Some(config.name.clone()) };
     let Ok(Framed::Binary(hello)) = encode(Framing::Binary, &hello, b"") else {

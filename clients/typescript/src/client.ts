@@ -5,7 +5,7 @@ import type { Properties, Resource, Step } from "./resource.js";
 
 /** Where a client connects, and as whom. */
 export interface Options {
-  /** The API of a node, or of several of one mesh, as `http://HOST:PORT`: another is tried when one is out of reach. */
+  /** The API of a node, or of several of one mesh, as `http://HOST:PORT`, or as `https://HOST:PORT` when it speaks TLS: another is tried when one is out of reach. */
   nodes: string[];
   /** The token of the API. */
   token: string;
@@ -282,7 +282,11 @@ export class Client {
     await new Promise<void>((resolve, reject) => {
       const timer = setTimeout(() => (socket.close(), reject(failed("it does not answer"))), CONNECT_MS);
       const settle = (act: () => void) => (clearTimeout(timer), act());
-      socket.onerror = () => settle(() => reject(failed("no connection")));
+      // Node says why; a browser tells no page, only its own console.
+      socket.onerror = (event) => {
+        const { message } = event as { message?: string };
+        settle(() => reject(failed(message ? `no connection: ${message}` : "no connection")));
+      };
       socket.onclose = () => settle(() => reject(failed("it closed the connection")));
       socket.onopen = () => {
         const { token, name } = this.options;

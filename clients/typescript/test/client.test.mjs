@@ -7,9 +7,10 @@ import { after, before, test } from "node:test";
 import { Client, Reply, StarlaneError } from "starlane-client";
 
 const data = process.env.STARLANE_DATA;
-const { api } = JSON.parse(readFileSync(join(data, "node.json"), "utf8"));
+const { api: address } = JSON.parse(readFileSync(join(data, "node.json"), "utf8"));
+const api = process.env.STARLANE_API ?? `http://${address}`;
 const token = readFileSync(join(data, "admin.token"), "utf8").trim();
-const connect = () => Client.connect({ nodes: [`http://${api}`], token });
+const connect = () => Client.connect({ nodes: [api], token });
 let client, other;
 
 before(async () => {
@@ -98,5 +99,5 @@ test("what is published is heard in order", async () => {
 });
 
 test("a wrong token is told at once", async () => {
-  await assert.rejects(Client.connect({ nodes: [`http://${api}`], token: "wrong" }), /token/);
+  await assert.rejects(Client.connect({ nodes: [api], token: "wrong" }), /token/);
 });

@@ -8,8 +8,10 @@
 mod carry;
 mod chores;
 mod client;
+mod config;
 mod draft;
 mod layout;
+mod login;
 mod rpc;
 mod states;
 mod writer;
@@ -27,6 +29,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use self::client::{Client, Fault, Pager};
+pub use self::config::{AddressError, EtcdConfig, EtcdTls, EtcdUser};
 use self::draft::{Answer, Work};
 use self::layout::{Head, Layout, MainRow, Unreadable, decode, end_of};
 use self::rpc::{KeyValue, RangeRequest};
@@ -38,102 +41,6 @@ use super::{
     Batch, Commit, Contact, Error, LeaseId, ReadAt, Reading, Record, Revisions, Snapshot, Store, Watch,
 };
 use crate::backoff::{Backoff, jitter};
-
-/// The port of etcd when an address names none.
-const PORT: u16 = 2379;
-
-/// How a registry is kept in etcd.
-#[derive(Debug, Clone)]
-pub struct EtcdConfig {
-    /// The members of the etcd, as `HOST:PORT`.
-    pub members: Vec<String>,
-    /// The mesh that has the registry: the first that opens it, and no other from then on. `None` does not ask.
-    pub owner: Option<String>,
-    /// What all keys begin with; registries with different ones do not see each other.
-    pub prefix: String,
-    /// The most commits that wait to be written; the next is answered [`Error::Busy`].
-    pub queue_max: usize,
-    /// Memory for records that were read or written, in bytes.
-    pub cache_bytes: u64,
-    /// How long opening waits for etcd.
-    pub open_timeout: Duration,
-    /// How long one member has for an answer before another is asked.
-    pub try_timeout: Duration,
-    /// How long a commit may take before its outcome is unknown.
-    pub commit_timeout: Duration,
-    /// How long a read may take.
-    pub read_timeout: Duration,
-    /// Whether etcd is told to forget what its keys were before, which concerns everybody who uses that etcd.
-    pub forgets: bool,
-    /// How long it remembers at least.
-    pub forget_after: Duration,
-}
-
-/// Why an address is none of an etcd.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    /// It does not begin with `etcd://`.
-    #[error("`{0}` does not begin with `etcd://`")]
-    Scheme(String),
-    /// A member is no `HOST:PORT`.
-    #[error("`{0}` is no `HOST:PORT`")]
-    Member(String),
-}
-
-impl EtcdConfig {
-    /// The defaults, on `etcd://HOST:PORT[,HOST:PORT]…[/PREFIX]`.
-    ///
-    /// # Errors
-    /// When the address is none.
-    pub fn at(address: &str) -> Result<Self, AddressError> {
-        let rest = address.strip_prefix("etcd://").ok_or_else(|| AddressError::Scheme(address.to_owned()))?;
-        let (members, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let prefix = match prefix.trim_matches('/') {
-            "" => "/starlane/".to_owned(),
-            prefix => format!("/{prefix}/"),
-        };
-        Ok(Self {
-            members: members.split(',').map(member).collect::<Result<_, AddressError>>()?,
-            prefix,
-            owner: None,
-            queue_max: 4_096,
-            cache_bytes: 64 * 1024 * 1024,
-            open_timeout: Duration::from_secs(10),
-            try_timeout: Duration::from_secs(2),
-            commit_timeout: Duration::from_secs(10),
-            read_timeout: Duration::from_secs(5),
-            forgets: true,
-            forget_after: Duration::from_secs(300),
-        })
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::new(self.prefix.clone().into_bytes())
-    }
-}
-
-impl fmt::Display for EtcdConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "etcd://{}{}", self.members.join(","), self.prefix.trim_end_matches('/'))
-    }
-}
-
-/// `HOST:PORT`, with etcd's port when there is none.
-fn member(text: &str) -> Result<String, AddressError> {
-    let wrong = || AddressError::Member(text.to_owned());
-    let (host, port) = match text.rsplit_once(':') {
-        // An IPv6 address stands in brackets.
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse::<u16>().map_err(|_| wrong())?),
-        _ => (text, PORT),
-    };
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let valid = match bracketed {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.chars().all(plain),
-    };
-    if valid { Ok(format!("{host}:{port}")) } else { Err(wrong()) }
-}
 
 /// A store in an etcd. Cloning is cheap; it is closed with the last clone. Several processes may have the same one open.
 #[derive(Clone)]
@@ -155,16 +62,16 @@ impl EtcdStore {
     /// # Errors
     /// [`Error::Unreachable`], [`Error::FormatNewer`], [`Error::Corrupt`], or [`Error::Unavailable`] when etcd refuses.
     pub fn open(config: EtcdConfig) -> Result<Self, Error> {
-        let name: Arc<str> = config.to_string().into();
+        let name: Arc<str> = config.place().into();
         let impossible = |error: std::io::Error| Error::Unavailable {
-            file: config.to_string().into(),
+            file: name.clone(),
             reason: error.to_string().into(),
         };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(impossible)?;
         let client = {
             let _inside = runtime.enter();
-            Arc::new(Client::new(name, &config.members, config.try_timeout)?)
+            Arc::new(Client::new(name.clone(), &config)?)
         };
         let feed = Arc::new(Feed::new(Revisions { newest: Revision(0), oldest: Revision(1) }));
         let reader = Arc::new(Reader {

@@ -211,7 +211,8 @@ mod tests {
             Err(Error::Unreachable { reason: reason.clone() }),
             Err(Error::Unknown { reason: reason.clone() }),
             Err(Error::Unsupported { reason: reason.clone() }),
-            Err(Error::Foreign { file, owner: reason }),
+            Err(Error::Foreign { file: file.clone(), owner: reason.clone() }),
+            Err(Error::Denied { file, reason }),
         ];
         let revisions = Revisions { newest: Revision(300), oldest: Revision(1) };
         results.into_iter().map(|result| Response { revisions, result }).collect()

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use starlane_core::{Code, Point, Problem};
 
 use super::Session;
+use super::place::Typed;
 use crate::output::{Render, Stop, Table, safe};
 use crate::registry_place::{Place, STATES, open_etcd};
 
@@ -47,11 +48,11 @@ And back:
   starlane registry migrate --from etcd://etcd-1:2379/mesh --to data/registry.redb
   starlane serve --data data --registry embedded")]
 struct MigrateArgs {
-    /// Where the registry is: a file, or etcd://HOST:PORT[,HOST:PORT][/PREFIX]
-    #[arg(long, value_name = "WHERE", value_parser = parse_end)]
+    /// Where the registry is: a file, or an etcd as `starlane serve --registry` takes it
+    #[arg(long, value_name = "WHERE", value_parser = Typed(parse_end))]
     from: End,
     /// Where it shall be: a file that is not there yet, or an etcd that has none under the prefix
-    #[arg(long, value_name = "WHERE", value_parser = parse_end)]
+    #[arg(long, value_name = "WHERE", value_parser = Typed(parse_end))]
     to: End,
 }
 

@@ -9,6 +9,7 @@ use gateway::{Protection, Tls};
 use starlane_core::{Code, Key, NodeName, Problem, Role};
 use tracing_subscriber::EnvFilter;
 
+use super::place::Typed;
 use super::{Session, label, role};
 use crate::node::{self, Join, LinksConfig, Node};
 use crate::output::Stop;
@@ -58,7 +59,9 @@ pub struct ServeArgs {
     #[arg(
         long,
         value_name = "WHERE",
-        help = "Where the registry is kept: `embedded`, or etcd://HOST:PORT[,HOST:PORT][/PREFIX]; only for the first node \
+        value_parser = Typed(str::parse::<Place>),
+        help = "Where the registry is kept: `embedded`, or etcd://HOST:PORT[,HOST:PORT][/PREFIX], or \
+                etcds://…?ca=FILE[&cert=FILE&key=FILE], either with user=NAME&password-file=FILE; only for the first node \
                 of a mesh and those that serve its registry, which remember it [default: embedded, in a file of the data folder]"
     )]
     pub registry: Option<Place>,
@@ -77,6 +80,9 @@ pub struct ServeArgs {
     /// A proxy in front speaks TLS: allow addresses that others can reach without it
     #[arg(long, conflicts_with = "tls_cert")]
     pub behind_proxy: bool,
+    /// Let pages of this origin use the portal, such as `https://console.example.com`; may be repeated
+    #[arg(long = "allow-origin", value_name = "ORIGIN", value_parser = origin)]
+    pub allowed_origins: Vec<String>,
     /// What to log: error, warn, info, debug, trace, or a filter such as `info,gateway=debug`
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", hide_env_values = true, default_value = "info")]
     pub log_level: String,
@@ -121,6 +127,16 @@ fn join(words: Option<Vec<String>>) -> Result<Option<Join>, Problem> {
 }
 
 /// What keeps others from reading along at the doors.
+/// Reads an origin, as browsers write it.
+fn origin(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let wrong = |authority: &str| authority.is_empty() || authority.contains(['/', '?', '#', '@', ' ', '*']);
+    match authority {
+        Some(authority) if !wrong(authority) => Ok(text.to_ascii_lowercase()),
+        _ => Err("an origin is `https://HOST` or `https://HOST:PORT`, without a path".to_owned()),
+    }
+}
+
 fn protection(args: &ServeArgs) -> Result<Protection, Problem> {
     match (&args.tls_cert, &args.tls_key) {
         (Some(certificate), Some(key)) => {
@@ -157,6 +173,7 @@ pub(super) async fn run(session: &Session, args: ServeArgs) -> Result<(), Stop> 
             role: args.role,
         },
         protection,
+        allowed_origins: args.allowed_origins.clone(),
         shards,
         registry: args.registry,
     })

@@ -4,7 +4,7 @@
 //! it may have happened.
 
 use std::error::Error as _;
-use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,19 +16,24 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::time::Instant;
 use tonic::client::Grpc;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
+use super::config::{EtcdConfig, EtcdTls};
+use super::login::{self, Login, Token};
 use super::rpc::{
-    CompactionRequest, CompactionResponse, KeyValue, RangeRequest, RangeResponse, RequestOp, TxnRequest,
-    TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse, revision,
+    AuthenticateRequest, AuthenticateResponse, CompactionRequest, CompactionResponse, KeyValue, RangeRequest,
+    RangeResponse, RequestOp, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse,
+    revision,
 };
 use crate::backoff::{Backoff, jitter};
 use crate::store::{Contact, Error};
 
 /// The largest answer: a page of rows that are as large as rows may be.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How a certificate begins in a PEM file.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a quiet connection is asked whether it lives, and how long it may take to say so.
@@ -58,6 +63,8 @@ pub(super) struct Client {
     /// What it is called in errors.
     pub(super) name: Arc<str>,
     members: Vec<Grpc<Channel>>,
+    /// As whom it is asked, where it lets only users in.
+    login: Option<Login>,
     current: AtomicUsize,
     try_timeout: Duration,
     state: Mutex<State>,
@@ -74,14 +81,19 @@ struct State {
 
 impl Client {
     /// Connects when it is first used; to be made inside the runtime that drives it.
-    pub(super) fn new(name: Arc<str>, members: &[String], try_timeout: Duration) -> Result<Self, Error> {
-        let unusable = |member: &str, reason: &dyn fmt::Display| Error::Unavailable {
-            file: name.clone(),
-            reason: format!("`{member}` is no address: {reason}").into(),
-        };
+    pub(super) fn new(name: Arc<str>, config: &EtcdConfig) -> Result<Self, Error> {
+        let denied = |reason: String| Error::Denied { file: name.clone(), reason: reason.into() };
+        let tls = config.tls.as_ref().map(read_tls).transpose().map_err(denied)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let connect = |member: &String| {
-            let endpoint = Endpoint::from_shared(format!("http://{member}"))
-                .map_err(|error| unusable(member, &error))?
+            let mut endpoint = Endpoint::from_shared(format!("{scheme}://{member}"))
+                .map_err(|error| denied(format!("`{member}` is no address: {error}")))?;
+            if let Some(tls) = &tls {
+                let unusable =
+                    |error| denied(format!("the certificates cannot be used: {}", innermost(&error)));
+                endpoint = endpoint.tls_config(tls.clone()).map_err(unusable)?;
+            }
+            let endpoint = endpoint
                 .connect_timeout(CONNECT_TIMEOUT)
                 .tcp_nodelay(true)
                 .http2_keep_alive_interval(PING_EVERY)
@@ -90,10 +102,11 @@ impl Client {
             Ok(Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(ANSWER_BYTES_MAX))
         };
         Ok(Self {
-            members: members.iter().map(connect).collect::<Result<_, Error>>()?,
+            members: config.members.iter().map(connect).collect::<Result<_, Error>>()?,
+            login: config.user.clone().map(|user| Login::new(name.clone(), user)),
             name,
             current: AtomicUsize::new(0),
-            try_timeout,
+            try_timeout: config.try_timeout,
             state: Mutex::default(),
         })
     }
@@ -160,25 +173,35 @@ impl Client {
 
     /// Ends with the connection, or when etcd has enough of it; tells of each change of a key.
     pub(super) async fn watch(&self, member: usize, key: Bytes, mut changed: impl FnMut()) -> Fault {
-        let mut grpc = self.members[member % self.members.len()].clone();
+        let member = member % self.members.len();
+        let token = match self.token(member).await {
+            Ok(token) => token,
+            Err(fault) => return fault,
+        };
+        let mut grpc = self.members[member].clone();
         let create = WatchRequest { create: Some(WatchCreateRequest { key }) };
         let asked = futures::stream::once(std::future::ready(create)).chain(futures::stream::pending());
         let watching = async {
-            grpc.ready().await.map_err(|error| fault(&self.name, &Status::from_error(error.into())))?;
+            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
             let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
             let codec = ProstCodec::<WatchRequest, WatchResponse>::default();
-            let opened = grpc.streaming(tonic::Request::new(asked), path, codec).await;
-            opened.map_err(|status| fault(&self.name, &status))
+            grpc.streaming(login::under(token.as_ref(), asked), path, codec).await
         };
-        let mut events = match tokio::time::timeout(self.try_timeout, watching).await {
-            Ok(Ok(opened)) => opened.into_inner(),
-            Ok(Err(fault)) => return fault,
-            Err(_) => return Fault::Lost(self.slow()),
+        let mut events = match self.in_time(watching).await {
+            Ok(opened) => opened.into_inner(),
+            Err(status) => return fault(&self.name, &status),
         };
         loop {
             match events.message().await {
-                Ok(Some(WatchResponse { canceled: false })) => changed(),
-                Ok(_) => return Fault::Lost("the watch ended".into()),
+                Ok(Some(WatchResponse { canceled: false, .. })) => changed(),
+                Ok(ended) => {
+                    let reason = ended.map(|ended| ended.cancel_reason).unwrap_or_default();
+                    // It does not always say which: the token may be older than this member.
+                    if let (Some(login), Some(token)) = (&self.login, token) {
+                        login.forget(&token).await;
+                    }
+                    return Fault::Lost(format!("the watch ended: {reason}").into());
+                }
                 Err(status) => return fault(&self.name, &status),
             }
         }
@@ -207,20 +230,16 @@ impl Client {
     /// Asks the member that answered last; when it fails, the next call asks another.
     async fn once<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Fault>
     where
-        Q: Message + 'static,
+        Q: Message + Clone + 'static,
         A: Message + Default + 'static,
     {
         let current = self.current.load(Ordering::Relaxed);
-        let mut grpc = self.members[current].clone();
-        let call = async {
-            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
-            let codec = ProstCodec::<Q, A>::default();
-            grpc.unary(tonic::Request::new(request), PathAndQuery::from_static(path), codec).await
-        };
-        let result = match tokio::time::timeout(self.try_timeout, call).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(fault(&self.name, &status)),
-            Err(_) => Err(Fault::Lost(self.slow())),
+        let result = match &self.login {
+            Some(login) => self.signed(login, current, path, request).await,
+            None => {
+                let answer = self.call(current, path, Request::new(request)).await;
+                answer.map_err(|status| fault(&self.name, &status))
+            }
         };
         let mut state = self.state.lock();
         match &result {
@@ -244,16 +263,83 @@ impl Client {
         result
     }
 
-    fn slow(&self) -> Arc<str> {
-        format!("{} did not answer within {:?}", self.name, self.try_timeout).into()
+    /// Asks a member under the token that is held. If etcd does not take it, it did nothing that was asked: so it is
+    /// asked once more under a new one.
+    async fn signed<Q, A>(
+        &self,
+        login: &Login,
+        member: usize,
+        path: &'static str,
+        request: Q,
+    ) -> Result<A, Fault>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let token = self.token(member).await?;
+        let answer = self.call(member, path, login::under(token.as_ref(), request.clone())).await;
+        let answer = match answer {
+            Err(status) if login::is_stale(&status) => {
+                match token {
+                    Some(token) => login.forget(&token).await,
+                    None => login.ask_again().await,
+                }
+                let token = self.token(member).await?;
+                self.call(member, path, login::under(token.as_ref(), request)).await
+            }
+            answer => answer,
+        };
+        answer.map_err(|status| fault(&self.name, &status))
+    }
+
+    /// The token to ask under, fetched from a member when none is held; nothing was asked yet when that fails.
+    async fn token(&self, member: usize) -> Result<Option<Token>, Fault> {
+        let Some(login) = &self.login else { return Ok(None) };
+        let ask = |request: AuthenticateRequest| {
+            let path = "/etcdserverpb.Auth/Authenticate";
+            self.call::<_, AuthenticateResponse>(member, path, Request::new(request))
+        };
+        let unasked = |status: Status| match fault(&self.name, &status) {
+            Fault::Lost(reason) => Fault::Unsent(reason),
+            fault => fault,
+        };
+        // Whoever waits for the token that another fetches does not wait for longer than for his own.
+        match tokio::time::timeout(self.try_timeout, login.token(ask)).await {
+            Ok(Ok(token)) => Ok(token),
+            Ok(Err(login::Refused::Status(status))) => Err(unasked(status)),
+            Ok(Err(login::Refused::Denied(error))) => Err(Fault::Refused(error)),
+            Err(_) => Err(unasked(self.late())),
+        }
+    }
+
+    async fn call<Q, A>(&self, member: usize, path: &'static str, request: Request<Q>) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut grpc = self.members[member].clone();
+        let call = async {
+            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+            let codec = ProstCodec::<Q, A>::default();
+            grpc.unary(request, PathAndQuery::from_static(path), codec).await
+        };
+        self.in_time(call).await.map(tonic::Response::into_inner)
+    }
+
+    /// Whoever is late may still do what he was asked.
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        tokio::time::timeout(self.try_timeout, call).await.unwrap_or_else(|_| Err(self.late()))
+    }
+
+    fn late(&self) -> Status {
+        Status::deadline_exceeded(format!("no answer within {:?}", self.try_timeout))
     }
 }
 
 /// What an error of etcd, or of the way to it, means for what was asked.
 fn fault(name: &Arc<str>, status: &Status) -> Fault {
     let text: Arc<str> = explain(name, status).into();
-    let refused =
-        || Fault::Refused(Error::Unavailable { file: name.clone(), reason: status.message().into() });
+    let (file, reason) = (name.clone(), status.message().into());
     match status.code() {
         Code::OutOfRange => Fault::Forgotten,
         Code::Unavailable if unconnected(status) => Fault::Unsent(text),
@@ -261,12 +347,11 @@ fn fault(name: &Arc<str>, status: &Status) -> Fault {
         Code::ResourceExhausted if status.message().contains("message") => {
             Fault::Refused(Error::TooLarge(text))
         }
-        Code::ResourceExhausted
-        | Code::InvalidArgument
-        | Code::Unimplemented
-        | Code::PermissionDenied
-        | Code::Unauthenticated
-        | Code::FailedPrecondition => refused(),
+        Code::PermissionDenied | Code::Unauthenticated => Fault::Refused(Error::Denied { file, reason }),
+        Code::InvalidArgument if login::is_stale(status) => Fault::Refused(Error::Denied { file, reason }),
+        Code::ResourceExhausted | Code::InvalidArgument | Code::Unimplemented | Code::FailedPrecondition => {
+            Fault::Refused(Error::Unavailable { file, reason })
+        }
         _ => Fault::Lost(text),
     }
 }
@@ -283,15 +368,32 @@ fn unconnected(status: &Status) -> bool {
     false
 }
 
+/// Reads the files by which TLS is spoken, or says which cannot be read.
+fn read_tls(tls: &EtcdTls) -> Result<ClientTlsConfig, String> {
+    let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let ca = read(&tls.ca)?;
+    if !ca.windows(CERTIFICATE.len()).any(|part| part == CERTIFICATE) {
+        return Err(format!("{} has no certificate in PEM", tls.ca.display()));
+    }
+    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+    Ok(match &tls.client {
+        Some((certificate, key)) => config.identity(Identity::from_pem(read(certificate)?, read(key)?)),
+        None => config,
+    })
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
 /// The innermost reason, which is the one that says something.
 fn explain(name: &str, status: &Status) -> String {
-    let mut source = status.source();
-    let mut text = status.message().to_owned();
-    while let Some(error) = source {
-        text = error.to_string();
-        source = error.source();
-    }
-    format!("{name}: {text}")
+    let Some(source) = status.source() else { return format!("{name}: {}", status.message()) };
+    format!("{name}: {}", innermost(source))
 }
 
 /// Reads a range to its end at one revision of etcd, page by page.

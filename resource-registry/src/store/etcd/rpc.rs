@@ -3,6 +3,8 @@
 //! Written down instead of generated, so that the build needs no compiler for protocol buffers. Names, shapes and numbers
 //! are those of `rpc.proto` and `kv.proto` of etcd, which never change a number.
 
+use std::fmt;
+
 use bytes::Bytes;
 use prost::{Enumeration, Message, Oneof};
 
@@ -208,6 +210,38 @@ pub(super) struct WatchCreateRequest {
 pub(super) struct WatchResponse {
     #[prost(bool, tag = "4")]
     pub(super) canceled: bool,
+    #[prost(string, tag = "6")]
+    pub(super) cancel_reason: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(super) struct AuthenticateRequest {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) password: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(super) struct AuthenticateResponse {
+    #[prost(string, tag = "2")]
+    pub(super) token: String,
+}
+
+/// Without the password.
+impl fmt::Debug for AuthenticateRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthenticateRequest").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Without the token.
+impl fmt::Debug for AuthenticateResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthenticateResponse").finish_non_exhaustive()
+    }
 }
 
 impl RangeRequest {

@@ -114,19 +114,6 @@ fn hand_on(mut from: TcpStream, mut to: TcpStream, swallows: impl Fn() -> bool) 
     _ = to.shutdown(Shutdown::Both);
 }
 
-#[test]
-fn an_address_names_members_and_a_prefix() {
-    let config = EtcdConfig::at("etcd://a:1,b,[::1]:3,[::1]/mesh/one/").unwrap();
-    assert_eq!(config.members, ["a:1", "b:2379", "[::1]:3", "[::1]:2379"]);
-    assert_eq!(config.to_string(), "etcd://a:1,b:2379,[::1]:3,[::1]:2379/mesh/one");
-    assert_eq!(EtcdConfig::at("etcd://a").unwrap().prefix, "/starlane/");
-    for wrong in
-        ["", "a:1", "http://a:1", "etcd://", "etcd://a,,b", "etcd://a:x", "etcd://a b:1", "etcd://::1:2"]
-    {
-        assert!(EtcdConfig::at(wrong).is_err(), "{wrong}");
-    }
-}
-
 #[tokio::test]
 async fn several_stores_have_one_history() {
     let Some(etcd) = Etcd::shared() else { return };
@@ -543,5 +530,70 @@ async fn a_state_whose_answer_was_lost_is_found_and_written_once() {
         let until = Instant::now() + Duration::from_secs(5);
         let (row, _) = client.get(layout.state("shop:cart"), until).await.unwrap();
         assert_eq!(row.unwrap().version as u64, round, "it was written again");
+    }
+}
+
+#[tokio::test]
+async fn a_user_of_etcd_is_let_in_again_when_his_token_is_gone_and_nothing_is_done_twice() {
+    let Some(mut etcd) = Etcd::start(1) else { return };
+    let open = config(&etcd);
+    drop(EtcdStore::open(open.clone()).unwrap());
+    etcd.admit("mesh", "the-secret", &open.prefix);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    let as_user = |config: &EtcdConfig| {
+        let user = EtcdUser { name: "mesh".to_owned(), password: file.clone() };
+        EtcdStore::open(EtcdConfig { user: Some(user), ..config.clone() })
+    };
+    let denied = |opened: Result<EtcdStore, Error>| match opened {
+        Err(error @ Error::Denied { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+
+    let told = denied(EtcdStore::open(open.clone()));
+    assert!(told.contains("user name is empty"), "{told}");
+    let told = denied(as_user(&open));
+    assert!(told.contains("password: No such file"), "{told}");
+    write("the-wrong-one");
+    let told = denied(as_user(&open));
+    assert!(told.contains("user `mesh`") && told.contains("invalid user ID or password"), "{told}");
+    assert!(told.contains(&*file.to_string_lossy()) && !told.contains("the-wrong-one"), "{told}");
+    write("the-secret\n");
+    let told = denied(as_user(&config(&etcd)));
+    assert!(told.contains("permission denied"), "{told}");
+
+    let store = as_user(&open).unwrap();
+    let mut watch = store.watch(Bytes::new(), Revision(0));
+    let mut written = 0;
+    let mut again = async |store: &EtcdStore| {
+        store.commit(put("k", Expect::Any, "v")).await.unwrap();
+        written += 1;
+        written
+    };
+    again(&store).await;
+    // Who starts anew knows no token.
+    etcd.kill(0);
+    etcd.restart(0);
+    again(&store).await;
+    // Nor are they of any use once something of the users is another.
+    let root = etcd.root();
+    etcd.administer(&root, "role/add", "{\"name\":\"another\"}");
+    etcd.administer(&root, "user/grant", "{\"user\":\"mesh\",\"role\":\"another\"}");
+    again(&store).await;
+
+    // Another password: refused until it is in the file, and then as before, without a restart.
+    etcd.administer(&root, "user/changepw", "{\"name\":\"mesh\",\"password\":\"the-next\"}");
+    let error = store.commit(put("k", Expect::Any, "v")).await.unwrap_err();
+    assert!(matches!(error, Error::Denied { .. }), "{error:?}");
+    write("the-next");
+    let begun = Instant::now();
+    while let Err(error) = store.commit(put("k", Expect::Any, "v")).await {
+        let waits = begun.elapsed() < Duration::from_secs(20);
+        assert!(waits && matches!(error, Error::Denied { .. }), "{error:?}");
+    }
+    assert_eq!(read(&store, "k").await.unwrap().version, written + 1);
+    for revision in 1..=written + 1 {
+        assert_eq!(next(&mut *watch).await.revision, Revision(revision));
     }
 }
