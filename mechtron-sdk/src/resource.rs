@@ -11,7 +11,7 @@ pub struct Resource {
     pub point: String,
     /// What it is.
     pub kind: String,
-    /// Its properties, as JSON has them.
+    /// Its properties, as JSON has them: each an object with its `value`.
     #[serde(default)]
     pub properties: BTreeMap<String, serde_json::Value>,
     /// The commit that changed it last.
@@ -32,7 +32,19 @@ impl Resource {
     /// The same with a property.
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
-        self.properties.insert(key.into(), value.into());
+        self.properties.insert(key.into(), serde_json::json!({ "value": value.into() }));
         self
+    }
+
+    /// The value of a property.
+    pub fn value(&self, key: &str) -> Option<&serde_json::Value> {
+        self.properties.get(key)?.get("value")
+    }
+
+    /// The value of a property as a number, also when it is one written as text, as commands write it for a kind without
+    /// schema.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        let value = self.value(key)?;
+        value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|number| number.is_finite())
     }
 }
