@@ -15,6 +15,10 @@ const AT: &str = "test:watcher";
 
 /// The probe, which takes a change as it takes a message, with a watch for each of these selectors.
 async fn watcher(world: &World, selectors: &[&str]) -> Arc<Module> {
+    world.module(&text(selectors)).await
+}
+
+fn text(selectors: &[&str]) -> String {
     let handler = |(at, selector): (usize, &&str)| {
         format!(r#"{{"role":"watch","name":"w{at}","selector":"{selector}"}}"#)
     };
@@ -23,8 +27,7 @@ async fn watcher(world: &World, selectors: &[&str]) -> Arc<Module> {
     let section = format!("(@custom \"mechtron.contract\" \"{}\")", contract.replace('"', "\\22"));
     let takes = "(i32.eq (local.get $kind) (i32.const 1))";
     let either = format!("(i32.or {takes} (i32.eq (local.get $kind) (i32.const 9)))");
-    let text = PROBE.replacen(takes, &either, 1).replace(";;MODULE", &section);
-    world.module(&text).await
+    PROBE.replacen(takes, &either, 1).replace(";;MODULE", &section)
 }
 
 fn tell(world: &World, selector: &str, body: Option<&str>) {
@@ -171,14 +174,17 @@ async fn a_version_without_a_watch_is_not_told_of_it_and_goes_on_with_the_others
     tell(&world, "b:*", Some("i"));
     keeps(&world, "a:*", 1, 2).await;
     keeps(&world, "b:*", 2, 2).await;
-    let less = watcher(&world, &["b:*"]).await;
+    // It says a hundred more, so that it is seen when it runs.
+    let count = "(then (call $answer (local.get $id) (global.get $count)))";
+    let more = "(then (call $answer (local.get $id) (i32.add (global.get $count) (i32.const 100))))";
+    let less = world.module(&text(&["b:*"]).replace(count, more)).await;
     world.place(AT, &less, Durability::Node);
     world.host.swap(&point(AT));
-    world.handles(AT).await;
+    while world.number(AT, "c").await != 102 {}
     tell(&world, "a:*", Some("i"));
     tell(&world, "b:*", Some("i"));
     keeps(&world, "b:*", 4, 3).await;
-    assert_eq!(world.number(AT, "c").await, 3);
+    assert_eq!(world.number(AT, "c").await, 103);
     assert_eq!(watched(&world).len(), 2, "the watch that both have was not begun anew");
     // Nothing is told of one that is gone.
     world.node.activations.lock().unwrap().clear();
@@ -192,14 +198,7 @@ async fn a_version_without_a_watch_is_not_told_of_it_and_goes_on_with_the_others
 async fn a_watch_that_cannot_be_is_refused_with_its_module() {
     let world = World::new(EngineKind::Wasmi);
     let refused = |selectors: &'static [&'static str]| {
-        let handlers: Vec<_> = selectors
-            .iter()
-            .enumerate()
-            .map(|(at, selector)| format!(r#"{{"role":"watch","name":"w{at}","selector":"{selector}"}}"#))
-            .collect();
-        let contract = format!(r#"{{"mechtron":"Watcher","handlers":[{}]}}"#, handlers.join(","));
-        let section = format!("(@custom \"mechtron.contract\" \"{}\")", contract.replace('"', "\\22"));
-        let wasm = wat::parse_str(PROBE.replace(";;MODULE", &section)).unwrap();
+        let wasm = wat::parse_str(text(selectors)).unwrap();
         let host = world.host.clone();
         async move { host.compile(wasm.into()).await.unwrap_err().to_string() }
     };
