@@ -1,15 +1,18 @@
 //! What a module says about its mechtrons and their messages, and whether a message keeps to it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
-use starlane_core::{Problem, Refusal};
+use starlane_core::{Problem, Refusal, Selector};
 
 use crate::inspect::invalid;
 
 /// How many things that are wrong with a message are told.
 const ERRORS_MAX: usize = 8;
+/// How many watches a mechtron may have.
+const WATCHES_MAX: usize = 16;
 
 /// The contract of a module: its mechtrons, the messages they take, and the schemas of these.
 #[derive(Debug)]
@@ -23,6 +26,16 @@ struct Mechtron {
     name: String,
     reentrant: bool,
     inputs: HashMap<String, Validator>,
+    watches: Vec<Watch>,
+}
+
+/// A watch of a mechtron.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// The name of the handler that its changes are for.
+    pub name: Arc<str>,
+    /// What is watched, in its canonical form. A mechtron watches no selector twice.
+    pub selector: Arc<str>,
 }
 
 impl Contract {
@@ -58,6 +71,23 @@ impl Contract {
         Ok(Self { json: json!({ "mechtrons": records, "$defs": defs }), mechtrons })
     }
 
+    /// Reads the contract of a module, and looks at nothing else of it.
+    ///
+    /// # Errors
+    /// `E-WASM-INVALID` when it is no module or its contract is none.
+    pub fn of_module(wasm: &[u8]) -> Result<Self, Problem> {
+        let mut section = Vec::new();
+        for payload in wasmparser::Parser::new(0).parse_all(wasm) {
+            let payload = payload.map_err(|error| invalid(format!("it is malformed: {error}")))?;
+            if let wasmparser::Payload::CustomSection(custom) = payload
+                && custom.name() == mechtron_abi::CONTRACT_SECTION
+            {
+                section.extend_from_slice(custom.data());
+            }
+        }
+        Self::read(&section)
+    }
+
     /// The contract as JSON: `{mechtrons: […], $defs: {…}}`.
     pub fn json(&self) -> &Value {
         &self.json
@@ -66,6 +96,11 @@ impl Contract {
     /// The names of the mechtrons; empty for a module without a contract.
     pub fn mechtrons(&self) -> impl Iterator<Item = &str> {
         self.mechtrons.iter().map(|mechtron| mechtron.name.as_str())
+    }
+
+    /// What a mechtron watches.
+    pub fn watches(&self, name: &str) -> &[Watch] {
+        self.mechtron(name).map_or(&[], |mechtron| &mechtron.watches)
     }
 
     /// Whether a mechtron takes the next message while a handler waits.
@@ -117,9 +152,13 @@ impl Mechtron {
     fn read(record: &Value, defs: &Value) -> Result<Self, Problem> {
         let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
         let name = text(record, "mechtron").unwrap_or_default();
-        let mut inputs = HashMap::new();
+        let (mut inputs, mut watches) = (HashMap::new(), Vec::new());
         for handler in record.get("handlers").and_then(Value::as_array).into_iter().flatten() {
             let role = text(handler, "role").unwrap_or_default();
+            if role == "watch" {
+                watches.push(watch(&name, handler, &watches)?);
+                continue;
+            }
             let (Some(method), Some(Value::Object(input))) = (text(handler, "method"), handler.get("input"))
             else {
                 continue;
@@ -140,8 +179,35 @@ impl Mechtron {
             inputs.insert(method, validator);
         }
         let reentrant = record.get("reentrant").and_then(Value::as_bool).unwrap_or(false);
-        Ok(Self { name, reentrant, inputs })
+        Ok(Self { name, reentrant, inputs, watches })
     }
+}
+
+/// What a record of a handler says of its watch; `others` are those before it.
+fn watch(mechtron: &str, handler: &Value, others: &[Watch]) -> Result<Watch, Problem> {
+    let text = |key: &str| handler.get(key).and_then(Value::as_str).unwrap_or_default();
+    let name = text("name");
+    let wrong = |why: String| Err(invalid(format!("the watch `{name}` of its mechtron `{mechtron}`: {why}")));
+    let selector: Selector = match text("selector").parse() {
+        Ok(selector) => selector,
+        Err(error) => {
+            let help = error.help.clone();
+            let problem =
+                wrong(format!("`{}` is no selector: {}", text("selector").escape_debug(), error.detail));
+            return match help {
+                Some(help) => problem.map_err(|problem| problem.help(help)),
+                None => problem,
+            };
+        }
+    };
+    let selector: Arc<str> = selector.to_string().into();
+    if let Some(other) = others.iter().find(|other| *other.name == *name || other.selector == selector) {
+        return wrong(format!("`{}` has the same name or selector", other.name));
+    }
+    if others.len() >= WATCHES_MAX {
+        return wrong(format!("there are more than {WATCHES_MAX}"));
+    }
+    Ok(Watch { name: name.into(), selector })
 }
 
 /// Refuses definitions that refer to themselves without a step into the value: checking would never end.

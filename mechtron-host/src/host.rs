@@ -202,6 +202,12 @@ impl Host {
         }
     }
 
+    /// Says that a mechtron lives here that watches something, so that it is told though nobody asks anything of it. Said
+    /// again, it changes nothing. Tells whether it was heard: not when its shard has too much waiting.
+    pub fn attend(&self, point: &Point) -> bool {
+        self.queue(point).command(Event::Attend(point.clone()))
+    }
+
     /// Ends a mechtron; all who wait are refused, its state in memory and its log lines are gone. When its shard has too much
     /// waiting, that happens as soon as [`Outside::activation`] says that nothing is there, which is asked at once.
     pub fn remove(&self, point: &Point) {
@@ -283,7 +289,8 @@ impl Host {
         if let Payload::Signal(_) = &message.payload {
             message.header.chain = starlane_core::CallChain::default();
         }
-        Mail { message, reply, deadline: self.0.config.clock.now().saturating_add(remaining) }
+        let deadline = self.0.config.clock.now().saturating_add(remaining);
+        Mail { message, reply, deadline, change: None }
     }
 }
 

@@ -84,7 +84,7 @@ impl Instance {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| Ended::violation(error.to_string()))?;
         let head = InitHead {
-            features: features::STATE | features::SELECT,
+            features: features::STATE | features::SELECT | features::WATCH,
             seed: u64::from_le_bytes(seed),
             config: activation.config.as_str().into(),
         };

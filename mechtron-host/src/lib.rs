@@ -6,6 +6,7 @@
 
 mod asker;
 mod cache;
+mod changes;
 mod clock;
 mod contract;
 mod engine;
@@ -13,6 +14,7 @@ mod host;
 mod imports;
 mod inspect;
 mod instance;
+mod kept;
 mod limits;
 mod logs;
 mod mailbox;
@@ -25,6 +27,7 @@ mod turn;
 mod wasi;
 
 pub use asker::{Asker, Caller};
+pub use changes::{Change, Changes, Place, Step};
 pub use clock::{Clock, ManualClock};
 pub use contract::Contract;
 pub use host::{Error, Host, Stats};
@@ -32,6 +35,7 @@ pub use inspect::check_module;
 pub use limits::{Config, EngineKind, Limits, LogLimits, ModuleLimits};
 pub use logs::{Line, LogStream};
 pub use mailbox::NotHere;
+pub use mechtron_abi::ChangeKind;
 pub use module::Module;
 pub use outside::{Activation, Durability, Outside, Runs};
 pub use shard::{Info, Released, Returned, State, Waiting};

@@ -44,6 +44,15 @@ pub struct Config {
     pub restart_window: Duration,
     /// How long the first restart of a series after the second waits; doubles with each.
     pub restart_delay: Duration,
+    /// How long a change that a mechtron failed at waits before it is told again; doubles with each time, up to
+    /// [`Config::tell_again_max`].
+    pub tell_again: Duration,
+    /// How long such a change waits at most.
+    pub tell_again_max: Duration,
+    /// How long a change may be handled.
+    pub change_time: Duration,
+    /// How often it is kept how far a watch is that tells nothing: less often than the history is trimmed.
+    pub keep_place: Duration,
     /// How log lines are kept.
     pub logs: LogLimits,
     /// Where time comes from.
@@ -72,6 +81,10 @@ impl Config {
             restarts: 5,
             restart_window: Duration::from_secs(60),
             restart_delay: Duration::from_millis(100),
+            tell_again: Duration::from_millis(100),
+            tell_again_max: Duration::from_secs(60),
+            change_time: Duration::from_secs(60),
+            keep_place: Duration::from_secs(600),
             logs: LogLimits::default(),
             clock: Clock::system(),
         }

@@ -4,10 +4,13 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use mechtron_abi::ChangeKind;
 use starlane_core::{Code, Message, Outcome, Payload, Refusal, Request};
 
 use crate::asker::Asker;
+use crate::changes::Place;
 use crate::clock::Moment;
+use crate::contract::Watch;
 use crate::limits::Limits;
 
 /// A message and who waits for its answer.
@@ -16,6 +19,19 @@ pub(crate) struct Mail {
     pub(crate) message: Message,
     pub(crate) reply: ReplyTo,
     pub(crate) deadline: Moment,
+    /// What a watch tells, when that is what it is: nobody sent it, and it waits in no mailbox.
+    pub(crate) change: Option<Box<Telling>>,
+}
+
+/// A change that a mechtron is told.
+#[derive(Debug)]
+pub(crate) struct Telling {
+    /// By which watch.
+    pub(crate) watch: Watch,
+    /// How far that one is told with it.
+    pub(crate) place: Place,
+    pub(crate) what: ChangeKind,
+    pub(crate) revision: u64,
 }
 
 impl Mail {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use starlane_core::{Epoch, Message, Outcome, Phase, Point, Refusal, Status};
 
+use crate::changes::{Changes, Place};
 use crate::limits::Limits;
 use crate::module::Module;
 
@@ -46,6 +47,9 @@ pub trait Outside: Send + Sync + 'static {
     fn undelivered(&self, message: Message, refusal: Refusal);
     /// The answer of a selector for a mechtron: a JSON array of at most 1,000 resources, and whether there are more.
     fn select(&self, by: Point, selector: String) -> BoxFuture<'static, Result<(Bytes, bool), Refusal>>;
+    /// Begins a watch of a mechtron's contract: what changes of what a selector selects after a place that an earlier watch was
+    /// told up to; without one, what is selected now comes first, as entered.
+    fn watch(&self, by: Point, selector: Arc<str>, after: Option<Place>) -> Box<dyn Changes>;
     /// A mechtron is `Ready`, or `Panic` with its reason. Not called when one goes to sleep or wakes up.
     fn status(&self, point: &Point, status: Status);
     /// A mechtron did not start with what was set last, and goes on as it ran before; the reason is in words.

@@ -12,6 +12,7 @@ mod queue;
 mod slot;
 mod time;
 mod turns;
+mod watches;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -223,6 +224,8 @@ impl Shard {
             Event::Activated(point, number, activation) => self.activated(&point, number, activation),
             Event::Loaded(point, serial, epoch, state) => self.loaded(&point, serial, epoch, state),
             Event::Saved(point, serial, saved) => self.saved(&point, serial, saved),
+            Event::Attend(point) => self.attend(point),
+            Event::Told(point, number, step) => self.told(&point, number, step),
             Event::Swap(point) => {
                 if let Some(at) = self.points.get(&point).copied() {
                     self.changed(at);

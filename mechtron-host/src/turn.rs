@@ -4,15 +4,18 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use mechtron_abi::{
-    CallHead, ErrorHead, Frames, Header, Kind, MessageHead, OutcomeKind, ReplyHead, StartHead, Writer, flags,
+    CallHead, ChangeHead, ErrorHead, Frames, Header, Kind, MessageHead, OutcomeKind, ReplyHead, StartHead,
+    Writer, flags,
 };
 use starlane_core::{Body, Code, Headers, Outcome, Point, Refusal, Reply, Request};
 
+use crate::changes::Place;
 use crate::clock::Moment;
 use crate::instance::Ended;
 use crate::limits::Limits;
@@ -233,6 +236,17 @@ impl Conversation {
     pub(crate) fn give(&mut self, writer: &mut Writer, mail: Mail, now: Moment, method: &mut String) {
         let id = self.next_id;
         self.next_id += 1;
+        self.gauge.add(1);
+        if let Some(change) = &mail.change {
+            let head = ChangeHead {
+                watch: (&*change.watch.name).into(),
+                what: change.what,
+                revision: change.revision,
+            };
+            let body = mail.request().map(|request| bytes(&request.body)).unwrap_or_default();
+            writer.frame_with_head(Header::new(Kind::Change, id), &head, body);
+            return self.given.push_back(Given { id, mail, run: self.runs, cancelled: false, done: false });
+        }
         let mut header = Header::new(Kind::Message, id);
         if mail.reply.is_awaited() {
             header.flags = flags::WANTS_REPLY;
@@ -251,7 +265,6 @@ impl Conversation {
             };
             writer.frame_with_head(header, &head, bytes(&request.body));
         }
-        self.gauge.add(1);
         self.given.push_back(Given { id, mail, run: self.runs, cancelled: false, done: false });
     }
 
@@ -308,6 +321,10 @@ impl Conversation {
         for given in self.given.iter_mut().filter(|given| !given.cancelled && matches(&given.mail)) {
             given.cancelled = true;
             self.inputs.push_back(Input::Cancel(given.id));
+            if given.mail.change.is_some() {
+                // Nobody waits for it; it has failed when the guest says so.
+                continue;
+            }
             replies.push(std::mem::replace(&mut given.mail.reply, ReplyTo::Nobody));
         }
         replies
@@ -484,6 +501,20 @@ impl Conversation {
         self.given.get(at).map(|given| &given.mail)
     }
 
+    /// The selector of the watch that tells a given change.
+    pub(crate) fn watch(&self, at: usize) -> Option<Arc<str>> {
+        self.mail(at)?.change.as_ref().map(|change| Arc::clone(&change.watch.selector))
+    }
+
+    /// How far watches are told with what a run put out.
+    pub(crate) fn told(&self, actions: &[Action]) -> Vec<(Arc<str>, Place)> {
+        let told = actions.iter().filter_map(|action| match action {
+            Action::Answer { at, outcome } if is_told(outcome) => self.mail(*at)?.change.as_ref(),
+            _ => None,
+        });
+        told.map(|change| (Arc::clone(&change.watch.selector), change.place.clone())).collect()
+    }
+
     /// Who waits for a given message; nobody from now on.
     pub(crate) fn take_reply(&mut self, at: usize) -> ReplyTo {
         self.given
@@ -591,6 +622,11 @@ impl Input {
             Input::Cancel(id) => writer.frame(Header::new(Kind::Cancel, *id), &[]),
         }
     }
+}
+
+/// Whether the handler of a change ended well.
+pub(crate) fn is_told(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Ok(reply) if (200..300).contains(&reply.status))
 }
 
 /// Moves mails whose deadline passed out of a mailbox.
@@ -714,7 +750,7 @@ mod tests {
         };
         let (asker, receiver) = crate::asker::Asker::future();
         let message = Message { header, payload: Payload::Request(request) };
-        (Mail { message, reply: ReplyTo::Outside(1, asker), deadline }, receiver)
+        (Mail { message, reply: ReplyTo::Outside(1, asker), deadline, change: None }, receiver)
     }
 
     /// A conversation in whose last run this many messages were given.

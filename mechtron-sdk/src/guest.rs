@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use mechtron_abi::{
-    ErrorHead, Frame, Frames, Header, InitHead, Kind, MessageHead, OutcomeKind, ReplyHead, StartHead, flags,
+    ChangeHead, ErrorHead, Frame, Frames, Header, InitHead, Kind, MessageHead, OutcomeKind, ReplyHead,
+    StartHead, flags,
 };
 
 use crate::cx::{Cx, Level, Origin};
@@ -16,7 +17,7 @@ use crate::error::{ErrorKind, HANDLER};
 use crate::http::Response;
 use crate::mechtron::{Answer, Dispatched, Entry, Incoming, Object, Turn, Turned};
 use crate::shared::Shared;
-use crate::{Error, Result};
+use crate::{Change, Error, Result};
 
 /// How many bytes the inbox has at first, and at least.
 const INBOX_BYTES: usize = 4 * 1_024;
@@ -87,6 +88,12 @@ impl Guest {
             Some(Kind::Clock) => self.shared.now_ms.set(id),
             Some(Kind::Start) => self.start(frame)?,
             Some(Kind::Message) => self.actor()?.give(&MessageFrame::of(frame))?,
+            Some(Kind::Change) => {
+                let (head, body) = frame.split().map_err(|_| GuestError::Format)?;
+                let head = ChangeHead::read(head).map_err(|_| GuestError::Format)?;
+                let change = Change::read(&head, body);
+                self.actor()?.take(Work::Change { id, watch: head.watch.into_owned(), change })?;
+            }
             Some(Kind::Reply) => {
                 let (head, body) = frame.split().map_err(|_| GuestError::Format)?;
                 let head = ReplyHead::read(head).map_err(|_| GuestError::Format)?;
@@ -157,7 +164,18 @@ impl Guest {
 /// What waits for its turn.
 enum Work {
     Message(MessageFrame<'static>),
+    Change { id: u64, watch: String, change: Result<Change> },
     Timer(u64),
+}
+
+impl Work {
+    /// The number of a message or change.
+    fn id(&self) -> Option<u64> {
+        match self {
+            Work::Message(MessageFrame { id, .. }) | Work::Change { id, .. } => Some(*id),
+            Work::Timer(_) => None,
+        }
+    }
 }
 
 /// A message that wants its turn.
@@ -187,6 +205,7 @@ impl<'a> MessageFrame<'a> {
 #[derive(Clone, Copy, PartialEq)]
 enum Turning {
     Message { id: u64, wants_reply: bool, body: bool },
+    Change { id: u64 },
     Timer,
     Init,
 }
@@ -291,6 +310,7 @@ impl Actor {
             let Some(work) = self.queue.pop_front() else { return Ok(()) };
             match work {
                 Work::Message(message) => self.message(&message)?,
+                Work::Change { id, watch, change } => self.change(id, &watch, change),
                 Work::Timer(token) => self.timer(token),
             }
             self.poll();
@@ -301,12 +321,7 @@ impl Actor {
     fn message(&mut self, frame: &MessageFrame<'_>) -> Result<(), GuestError> {
         let (head, body) = frame.payload.split_at_checked(frame.head_bytes).ok_or(GuestError::Format)?;
         let head = MessageHead::read(head).map_err(|_| GuestError::Format)?;
-        let Some(mechtron) = self.mechtron.take() else {
-            let detail = format!("the mechtron did not start: {}", self.broken);
-            let error = Error::new(ErrorKind::Rejected, "E-NOT-READY", detail);
-            fail(&self.shared, frame.id, &error);
-            return Ok(());
-        };
+        let Some(mechtron) = self.taken(frame.id) else { return Ok(()) };
         if !self.origin.is_of(&head) {
             self.origin = Rc::new(Origin::of(&head));
         }
@@ -317,14 +332,40 @@ impl Actor {
             wants_reply: frame.wants_reply,
             body: incoming.head.method != "Http<Head>",
         };
-        match mechtron.dispatch(cx, &incoming) {
+        let dispatched = mechtron.dispatch(cx, &incoming);
+        self.begin(turning, dispatched);
+        Ok(())
+    }
+
+    fn change(&mut self, id: u64, watch: &str, change: Result<Change>) {
+        let Some(mechtron) = self.taken(id) else { return };
+        let turning = Turning::Change { id };
+        let cx = self.cx(&*mechtron, Rc::default());
+        let dispatched = match change {
+            Ok(change) => mechtron.changed(cx, watch, change),
+            Err(error) => Dispatched::Refused { mechtron, error },
+        };
+        self.begin(turning, dispatched);
+    }
+
+    /// The mechtron, for a message or change; when there is none, that is the answer.
+    fn taken(&mut self, id: u64) -> Option<Box<dyn Object>> {
+        let mechtron = self.mechtron.take();
+        if mechtron.is_none() {
+            let detail = format!("the mechtron did not start: {}", self.broken);
+            fail(&self.shared, id, &Error::new(ErrorKind::Rejected, "E-NOT-READY", detail));
+        }
+        mechtron
+    }
+
+    fn begin(&mut self, turning: Turning, dispatched: Dispatched) {
+        match dispatched {
             Dispatched::Turn { turn, writes } => self.current = Some(Current { turning, turn, writes }),
             Dispatched::Refused { mechtron, error } => {
                 self.mechtron = Some(mechtron);
                 self.answer(turning, Err(error));
             }
         }
-        Ok(())
     }
 
     fn timer(&mut self, token: u64) {
@@ -406,6 +447,8 @@ impl Actor {
                 }
                 _ => fail(&self.shared, id, &error),
             },
+            (Turning::Change { id }, Ok(_)) => answer(&self.shared, id, &Response::empty(204)),
+            (Turning::Change { id }, Err(error)) => fail(&self.shared, id, &error),
             (Turning::Init, Err(error)) => {
                 self.mechtron = None;
                 let error = error.context("`#[init]`");
@@ -421,15 +464,17 @@ impl Actor {
     }
 
     fn cancel(&mut self, id: u64) -> Result<(), GuestError> {
-        let is_current =
-            |current: &Current| matches!(current.turning, Turning::Message { id: mine, .. } if mine == id);
+        let is_current = |current: &Current| match current.turning {
+            Turning::Message { id: mine, .. } | Turning::Change { id: mine } => mine == id,
+            Turning::Timer | Turning::Init => false,
+        };
         if self.current.take_if(|current| is_current(current)).is_some() {
             self.mechtron = self.restored();
             let error = Error::new(ErrorKind::Unknown, "E-TIMEOUT", "nobody waited any more");
             fail(&self.shared, id, &error);
             return self.next();
         }
-        let is_waiting = |work: &Work| matches!(work, Work::Message(message) if message.id == id);
+        let is_waiting = |work: &Work| work.id() == Some(id);
         if let Some(at) = self.queue.iter().position(is_waiting) {
             self.queue.remove(at);
             let error = Error::new(ErrorKind::Rejected, "E-TIMEOUT", "nobody waited any more");

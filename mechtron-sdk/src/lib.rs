@@ -38,6 +38,7 @@
 // The macros name this crate by its path, also where this crate itself uses them.
 extern crate self as mechtron_sdk;
 
+mod change;
 mod contract;
 mod cx;
 mod error;
@@ -56,6 +57,7 @@ mod socket;
 mod testkit;
 mod time;
 
+pub use change::Change;
 pub use cx::{Cx, Level, TimerId};
 pub use error::{Error, ErrorKind, INVALID_MESSAGE, NOT_FOUND, Result};
 pub use guest::{Guest, GuestError};
@@ -78,8 +80,8 @@ pub mod prelude {
     #[cfg(not(target_arch = "wasm32"))]
     pub use crate::testkit::{Failure, TestKit};
     pub use crate::{
-        Cx, Durations, Error, Frame, INVALID_MESSAGE, Instant, Message, NOT_FOUND, Result, Socket,
-        SocketClosed, SocketMessage, bail, debug, ensure, error, handlers,
+        Change, Cx, Durations, Error, Frame, INVALID_MESSAGE, Instant, Message, NOT_FOUND, Resource, Result,
+        Socket, SocketClosed, SocketMessage, bail, debug, ensure, error, handlers,
         http::{DELETE, GET, Html, Json, PATCH, POST, PUT, Request, Response},
         info, mechtron, mechtrons, warn,
     };

@@ -12,7 +12,7 @@ use crate::cx::{Cx, TimerJob};
 use crate::error::ErrorKind;
 use crate::http::{IntoResponse, Request, Response, match_path};
 use crate::message::from_json;
-use crate::{Error, Result, SocketClosed, SocketMessage};
+use crate::{Change, Error, Result, SocketClosed, SocketMessage};
 
 /// The part that `#[mechtron]` writes.
 #[diagnostic::on_unimplemented(
@@ -39,6 +39,10 @@ pub trait Mechtron: State {
     #[doc(hidden)]
     fn dispatch(self: Box<Self>, cx: Cx, incoming: &Incoming<'_>) -> Dispatched;
 
+    /// Begins the `#[on(watch = "…")]` handler of a name.
+    #[doc(hidden)]
+    fn changed(self: Box<Self>, cx: Cx, watch: &str, change: Change) -> Dispatched;
+
     /// Begins the `#[init]` handler, or gives the mechtron back when there is none.
     #[doc(hidden)]
     fn init(self: Box<Self>, cx: Cx) -> Result<Turn, Box<dyn Object>>;
@@ -50,6 +54,8 @@ pub trait Object {
     fn save(&self, into: &mut Vec<u8>) -> Result<()>;
     /// See [`Mechtron::dispatch`].
     fn dispatch(self: Box<Self>, cx: Cx, incoming: &Incoming<'_>) -> Dispatched;
+    /// See [`Mechtron::changed`].
+    fn changed(self: Box<Self>, cx: Cx, watch: &str, change: Change) -> Dispatched;
     /// See [`Mechtron::init`].
     fn init(self: Box<Self>, cx: Cx) -> Result<Turn, Box<dyn Object>>;
     /// Begins what a timer was set to do.
@@ -67,6 +73,10 @@ impl<M: Mechtron> Object for M {
 
     fn dispatch(self: Box<Self>, cx: Cx, incoming: &Incoming<'_>) -> Dispatched {
         Mechtron::dispatch(self, cx, incoming)
+    }
+
+    fn changed(self: Box<Self>, cx: Cx, watch: &str, change: Change) -> Dispatched {
+        Mechtron::changed(self, cx, watch, change)
     }
 
     fn init(self: Box<Self>, cx: Cx) -> Result<Turn, Box<dyn Object>> {
@@ -129,6 +139,12 @@ impl Dispatched {
             let (mechtron, result) = handler.await;
             Turned { mechtron, result }
         })
+    }
+
+    /// No handler for a watch: the contract that the host goes by is another module's.
+    pub fn unwatched<M: Mechtron>(mechtron: Box<M>, watch: &str) -> Self {
+        let detail = format!("`{}` has no watch `{watch}`", M::NAME);
+        Self::refused(mechtron, Error::new(ErrorKind::Rejected, "E-NO-ROUTE", detail))
     }
 
     /// No handler.

@@ -20,7 +20,7 @@ use crate::http::Response;
 use crate::mechtron::Entry;
 use crate::socket::{self, Frame as SocketFrame};
 use crate::time::millis;
-use crate::{Error, Guest, Instant, Mechtron, Message, Reference, Result, Socket};
+use crate::{Change, Error, Guest, Instant, Mechtron, Message, Reference, Result, Socket};
 
 /// When tests begin: 2023-11-14 22:13:20 UTC.
 const BEGIN_MS: u64 = 1_700_000_000_000;
@@ -138,6 +138,14 @@ impl<M: Mechtron> Handle<M> {
     /// What came of it otherwise.
     pub fn cast(&self, message: &impl Message) -> Result<()> {
         success(self.kit.ask(self.reference.point(), message)?).map(drop)
+    }
+
+    /// See [`TestKit::tell`].
+    ///
+    /// # Errors
+    /// What the handler failed with, or what came instead.
+    pub fn change(&self, watch: &str, change: &Change) -> Result<()> {
+        self.kit.tell(self.reference.point(), watch, change)
     }
 }
 
@@ -307,6 +315,7 @@ impl TestKit {
             path: path.to_owned(),
             headers: headers.collect(),
             body: Vec::new(),
+            change: None,
         };
         let answer = self.post(letter).and_then(|response| match response.status {
             101 => Ok(response),
@@ -324,6 +333,26 @@ impl TestKit {
                 Err(error)
             }
         }
+    }
+
+    /// Tells the `#[on(watch = "…")]` handler of a name that something changed, and waits until it is handled. The handle of
+    /// the mechtron has a method for each: `auditor.paid(Change::Entered(order))`. A node tells a change that failed again;
+    /// here that is up to the test.
+    ///
+    /// # Errors
+    /// What the handler failed with, or what came instead.
+    pub fn tell(&self, point: &str, watch: &str, change: &Change) -> Result<()> {
+        let body = change.frame(watch)?.1;
+        let letter = Letter {
+            from: point.to_owned(),
+            to: point.to_owned(),
+            method: "Ext<Change>".to_owned(),
+            path: "/".to_owned(),
+            headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+            body,
+            change: Some((watch.to_owned(), change.clone())),
+        };
+        success(self.post(letter)?).map(drop)
     }
 
     fn ask(&self, point: &str, message: &impl Message) -> Result<Response> {
@@ -354,6 +383,7 @@ impl TestKit {
             path: path.to_owned(),
             headers,
             body: body.to_vec(),
+            change: None,
         })
     }
 
@@ -410,6 +440,7 @@ impl TestSocket {
             path: "/".to_owned(),
             headers: vec![("content-type".to_owned(), frame.content_type().to_owned())],
             body: frame.bytes().to_vec(),
+            change: None,
         };
         match self.kit.post(letter) {
             Ok(response) => {
@@ -551,6 +582,8 @@ struct Letter {
     path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    /// What a watch tells, and which.
+    change: Option<(String, Change)>,
 }
 
 struct InFlight {
@@ -623,6 +656,7 @@ impl World {
             path: "/".to_owned(),
             headers: vec![("content-type".to_owned(), "application/json".to_owned())],
             body: must(serde_json::to_vec(&body).map_err(Error::from), "code and reason"),
+            change: None,
         };
         let deadline_ms = self.now_ms.saturating_add(TIMEOUT_MS);
         self.post(letter, Source::Test, false, deadline_ms, Vec::new());
@@ -682,7 +716,7 @@ impl World {
     fn begin(&mut self, point: &str, entries: &'static [Entry], state: Option<Vec<u8>>, config: String) {
         let mut init = Writer::new();
         let head = InitHead {
-            features: features::STATE | features::SELECT,
+            features: features::STATE | features::SELECT | features::WATCH,
             seed: self.random(),
             config: config.as_str().into(),
         };
@@ -738,14 +772,17 @@ impl World {
         chain: Vec<String>,
     ) -> u64 {
         let id = self.next_id();
-        self.sent.push(Sent {
-            from: letter.from.clone(),
-            to: letter.to.clone(),
-            method: letter.method.clone(),
-            path: letter.path.clone(),
-            body: letter.body.clone(),
-            at: Instant(self.now_ms),
-        });
+        // What a watch tells is no message that anybody sent.
+        if letter.change.is_none() {
+            self.sent.push(Sent {
+                from: letter.from.clone(),
+                to: letter.to.clone(),
+                method: letter.method.clone(),
+                path: letter.path.clone(),
+                body: letter.body.clone(),
+                at: Instant(self.now_ms),
+            });
+        }
         let failure = self.failures.get_mut(&letter.to).and_then(VecDeque::pop_front);
         let refusal = self.refusal(&letter.to, &chain, failure);
         let on_the_wire = if refusal.is_none() { self.wire(&letter) } else { None };
@@ -967,6 +1004,7 @@ impl World {
             path: head.path.into_owned(),
             headers: head.headers.into_iter().map(|(n, v)| (n.into_owned(), v.into_owned())).collect(),
             body: body.to_vec(),
+            change: None,
         };
         let source = Source::Mechtron { point: point.to_owned(), activation, token: frame.header.id };
         // Who sends waits for nothing, so a cycle of sends is none.
@@ -989,6 +1027,10 @@ fn timeout() -> Error {
 }
 
 fn give(frames: &mut Writer, id: u64, message: &InFlight, now_ms: u64) {
+    if let Some((watch, change)) = &message.letter.change {
+        let (head, body) = must(change.frame(watch), "the change");
+        return frames.frame_with_head(Header::new(Kind::Change, id), &head, &body);
+    }
     let mut header = Header::new(Kind::Message, id);
     if message.wants_reply {
         header.flags |= flags::WANTS_REPLY;

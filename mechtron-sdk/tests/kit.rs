@@ -426,3 +426,54 @@ fn the_contract_tells_of_sockets() {
     assert_eq!(methods, ["Ext<SocketMessage>", "Ext<SocketClosed>"]);
     assert_eq!(sockets[0]["doc"], "Says it back.");
 }
+
+/// Sees what changes, and fails at what it is told to.
+#[mechtron]
+pub struct Seer {
+    seen: Vec<String>,
+}
+
+#[handlers]
+impl Seer {
+    #[on(watch = "shop:*<Order>[total >= 100]")]
+    async fn orders(&mut self, _cx: &mut Cx, change: Change) -> Result<()> {
+        self.seen.push(match &change {
+            Change::Entered(order) => format!("entered {} {:?}", order.point, order.number("total")),
+            Change::Updated(order) => format!("updated {}", order.point),
+            Change::Left(order) => format!("left {} at {}", order.point, order.revision),
+            Change::Again => "again".to_owned(),
+        });
+        let point = change.resource().map(|order| &*order.point);
+        ensure!(point != Some("shop:bad"), INVALID_MESSAGE, "a bad order");
+        Ok(())
+    }
+
+    #[on(watch = "shop:files:**")]
+    fn files(&mut self, _cx: &mut Cx, _change: Change) -> Result<()> {
+        self.seen.push("a file".to_owned());
+        Ok(())
+    }
+}
+
+#[test]
+fn a_mechtron_is_told_what_changes() -> Result<()> {
+    let kit = TestKit::new();
+    let seer = kit.spawn("shop:seer", Seer::default());
+    let order = |name: &str| Resource::new(format!("shop:{name}"), "Order").with("total", "120");
+    seer.orders(Change::Entered(order("a")))?;
+    seer.files(Change::Entered(Resource::new("shop:files:/a", "File")))?;
+    // What it fails at leaves the fields as they were; the next is told all the same.
+    assert_eq!(seer.orders(Change::Updated(order("bad"))).unwrap_err().code(), INVALID_MESSAGE);
+    kit.restart("shop:seer");
+    seer.orders(Change::Updated(order("a")))?;
+    seer.orders(Change::Left(Resource { revision: 7, ..order("a") }))?;
+    seer.orders(Change::Again)?;
+    let seen = ["entered shop:a Some(120.0)", "a file", "updated shop:a", "left shop:a at 7", "again"];
+    assert_eq!(seer.state().seen, seen);
+    assert!(kit.tell("shop:seer", "no_such_watch", &Change::Again).is_err());
+    assert!(kit.sent_to("shop:seer").is_empty(), "nobody sent it a message");
+    let watches = Seer::CONTRACT.matches(r#""role":"watch""#).count();
+    assert_eq!(watches, 2);
+    assert!(Seer::CONTRACT.contains(r#""selector":"shop:*<Order>[total >= 100]""#));
+    Ok(())
+}

@@ -14,6 +14,7 @@
 //! | `nearby.rs` | which node of the registry is asked |
 //! | `copies.rs` | content that other nodes of the registry have |
 //! | `installs.rs` | which installs nobody goes on with |
+//! | `watching.rs` | what mechtrons watch, and what each is told next |
 //! | `hosting.rs` | the mechtrons of this node, as the leader and other nodes ask for them |
 //! | `homes.rs` | where mechtrons live, as this node knows it |
 //! | `keeping.rs` | the states of mechtrons |
@@ -64,6 +65,7 @@ mod serving;
 mod signals;
 mod tokens;
 mod views;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -107,6 +109,7 @@ use router::Router;
 use serving::Serving;
 use signals::Signals;
 use tokens::RegistryTokens;
+use watching::Watching;
 
 /// How long mechtrons may finish what they do when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -423,6 +426,13 @@ impl Node {
         log_end("the nodes", nodes.keep_up(registry.clone()));
         log_end("revocations", heart::heed_revocations(identity.clone(), registry.clone()));
         log_end("mechtrons", hosting.follow(provision.clone()));
+        let watching = Watching {
+            registry: registry.clone(),
+            homes: homes.clone(),
+            host: host.clone(),
+            artifacts: artifacts.clone(),
+        };
+        log_end("the watches of mechtrons", watching.keep_up());
         let heart = heart::Heart {
             links: links.clone(),
             registry: registry.clone(),

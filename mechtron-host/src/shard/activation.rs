@@ -10,6 +10,7 @@ use super::queue::Event;
 use super::slot::{Live, Step};
 use super::{RETRY_AFTER, Shard};
 use crate::instance::{Ended, Instance};
+use crate::kept::unpack;
 use crate::limits::effective;
 use crate::outside::{Activation, Runs};
 use crate::turn::Conversation;
@@ -47,6 +48,14 @@ impl Shard {
             }
             // That nobody can be asked does not bring it back.
             Err(_) if slot.over.is_some() => return self.stay_away(at),
+            Err(refusal) if slot.activation.is_none() && slot.watches.attended => {
+                slot.phase = Step::Asleep;
+                let waiting = slot.mailbox.take(|_| true);
+                for mail in waiting {
+                    self.refuse(mail, refusal.clone());
+                }
+                return self.watch_later(at);
+            }
             Err(refusal) if slot.activation.is_none() => return self.remove(at, &refusal),
             Err(refusal) => {
                 // What ran before goes on.
@@ -75,19 +84,24 @@ impl Shard {
         let Some(slot) = self.slot(at) else { return };
         let Some(activation) = slot.activation.clone() else { return };
         if !slot.state_known && !activation.module.is_command() {
-            slot.phase = Step::Loading;
-            let (point, serial) = (slot.point.clone(), slot.serial);
-            let epoch = activation.epoch;
-            let loading = self.outside.load_state(point.clone(), epoch, activation.durability);
-            let queue = Arc::clone(&self.queues[self.index as usize]);
-            self.config.runtime.spawn(async move {
-                let state = loading.await;
-                queue.tell(Event::Loaded(point, serial, epoch, state));
-            });
-            return;
+            return self.load(at, &activation);
         }
         slot.state_known = true;
         self.start(at, &activation);
+    }
+
+    /// Asks for the state of one that sleeps.
+    pub(super) fn load(&mut self, at: u32, activation: &Activation) {
+        let Some(slot) = self.slot(at) else { return };
+        slot.phase = Step::Loading;
+        let (point, serial) = (slot.point.clone(), slot.serial);
+        let epoch = activation.epoch;
+        let loading = self.outside.load_state(point.clone(), epoch, activation.durability);
+        let queue = Arc::clone(&self.queues[self.index as usize]);
+        self.config.runtime.spawn(async move {
+            let state = loading.await;
+            queue.tell(Event::Loaded(point, serial, epoch, state));
+        });
     }
 
     pub(super) fn loaded(
@@ -97,6 +111,7 @@ impl Shard {
         epoch: Epoch,
         state: Result<Option<Bytes>, Refusal>,
     ) {
+        let now = self.now;
         let Some(at) = self.points.get(point).copied() else { return };
         let Some(slot) = self.slot(at).filter(|slot| slot.serial == serial && slot.phase == Step::Loading)
         else {
@@ -107,11 +122,15 @@ impl Shard {
             // Somebody else may have acted for it since; it is loaded anew.
             return self.make_ready(at);
         }
-        match state {
-            Ok(state) => {
+        match state.and_then(unpack) {
+            Ok((places, state)) => {
                 // What is in memory alone stays unless it was handed over anew.
-                let kept = slot.state.take().filter(|_| !slot.is_durable());
-                slot.state = state.or(kept);
+                if slot.is_durable() || state.is_some() || !places.is_empty() {
+                    slot.state = state;
+                    slot.watches.loaded(Some(places), now);
+                } else {
+                    slot.watches.loaded(None, now);
+                }
                 slot.state_known = true;
                 self.make_ready(at);
             }
@@ -120,6 +139,7 @@ impl Shard {
                 for mail in waiting {
                     self.refuse(mail, refusal.clone());
                 }
+                self.watch_later(at);
             }
         }
     }
@@ -183,6 +203,8 @@ impl Shard {
         let Some(slot) = self.slot(at) else { return };
         slot.previous = None;
         slot.reason = None;
+        self.watch_live(at);
+        let Some(slot) = self.slot(at) else { return };
         if !std::mem::replace(&mut slot.ready_told, true) {
             let point = slot.point.clone();
             self.outside.status(&point, Status::ready());
@@ -200,6 +222,7 @@ impl Shard {
         if let Some(previous) = slot.previous.take() {
             slot.limits = effective(previous.limits.as_ref(), &host_limits);
             slot.activation = Some(Arc::clone(&previous));
+            slot.watch_by_contract();
             slot.ready_told = true;
             self.outside.rolled_back(&point, &previous, format!("rolled back: {detail}"));
             self.log_line(&point, 1, format!("rolled back: {detail}"));

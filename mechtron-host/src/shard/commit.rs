@@ -7,34 +7,48 @@ use starlane_core::{Code, Outcome, Point, Refusal};
 
 use super::Shard;
 use super::queue::Event;
-use super::slot::{Held, Then};
+use super::slot::{Held, Step, Then};
 use crate::instance::Ended;
+use crate::outside::Activation;
 use crate::turn;
 use crate::turn::Action;
 
 impl Shard {
     /// Makes the state of a run durable, then lets its outbox go.
     pub(super) fn commit(&mut self, at: u32, output: turn::Output) {
+        let (now, every) = (self.now, self.config.keep_place.as_millis() as u64);
         let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_deref_mut) else { return };
         let durable = slot.is_durable();
         let Some(live) = slot.live.as_deref_mut() else { return };
-        let changed = output.state.filter(|state| slot.state.as_ref() != Some(state));
-        let Some(state) = changed else { return self.release(at, output.actions) };
-        if !durable {
-            if let Some(instance) = &mut live.instance {
-                instance.set_state(state.clone());
-            }
-            slot.state = Some(state);
+        let state = output.state.filter(|state| slot.state.as_ref() != Some(state));
+        let told = live.conversation.told(&output.actions);
+        let keeps = durable && slot.watches.keeps_now(now, every);
+        if state.is_none() && told.is_empty() && !keeps {
             return self.release(at, output.actions);
         }
-        live.held = Some(Held { actions: output.actions, state: state.clone(), then: Then::GoOn });
-        self.save(at, state);
+        let held = Held { actions: output.actions, state, told, then: Then::GoOn };
+        if !durable {
+            return self.kept(at, held);
+        }
+        self.hold(at, held);
     }
 
-    pub(super) fn save(&mut self, at: u32, state: Bytes) {
+    /// Makes a state durable, with how far the watches are told, and holds back what waits for that.
+    pub(super) fn hold(&mut self, at: u32, held: Held) {
+        let now = self.now;
+        let Some(slot) = self.slot(at) else { return };
+        let Some(activation) = slot.activation.clone() else { return };
+        let state = held.state.as_ref().or(slot.state.as_ref());
+        let kept = slot.watches.pack(&held.told, state, now).unwrap_or_default();
+        if let Some(live) = slot.live.as_deref_mut() {
+            live.held = Some(held);
+        }
+        self.save(at, &activation, kept);
+    }
+
+    pub(super) fn save(&mut self, at: u32, activation: &Activation, state: Bytes) {
         let Some(slot) = self.slot(at) else { return };
         let (point, serial) = (slot.point.clone(), slot.serial);
-        let Some(activation) = slot.activation.clone() else { return };
         let saving = self.outside.save_state(point.clone(), activation.epoch, activation.durability, state);
         let queue = Arc::clone(&self.queues[self.index as usize]);
         self.config.runtime.spawn(async move {
@@ -46,15 +60,27 @@ impl Shard {
     pub(super) fn saved(&mut self, point: &Point, serial: u64, saved: Result<(), Refusal>) {
         let Some(at) = self.points.get(point).copied() else { return };
         let Some(slot) = self.slot(at).filter(|slot| slot.serial == serial) else { return };
+        if slot.phase == Step::Keeping {
+            return self.places_kept(at, saved);
+        }
         let Some(live) = slot.live.as_deref_mut() else { return };
         let Some(held) = live.held.take() else { return };
-        if let Err(refusal) = saved {
-            return self.not_saved(at, held, refusal);
+        match saved {
+            Ok(()) => self.kept(at, held),
+            Err(refusal) => self.not_saved(at, held, refusal),
         }
-        if let Some(instance) = &mut live.instance {
-            instance.set_state(held.state.clone());
+    }
+
+    /// The state is what it is from now on; what waited for that goes on.
+    fn kept(&mut self, at: u32, held: Held) {
+        let Some(slot) = self.slot(at) else { return };
+        if let Some(state) = held.state {
+            if let Some(instance) = slot.live.as_deref_mut().and_then(|live| live.instance.as_mut()) {
+                instance.set_state(state.clone());
+            }
+            slot.state = Some(state);
         }
-        slot.state = Some(held.state);
+        slot.watches.told(held.told);
         if held.then == Then::Sleep {
             return self.fall_asleep(at);
         }
@@ -81,6 +107,7 @@ impl Shard {
         // It may have been saved after all.
         slot.state_known = false;
         slot.state = None;
+        slot.watches.reset();
         let detail = format!("its state could not be saved: {refusal}");
         self.crashed(at, &Ended { code: refusal.code, detail }, true);
     }
@@ -89,7 +116,9 @@ impl Shard {
     pub(super) fn answer_held(&mut self, at: u32, held: &Held, outcome: &dyn Fn() -> Outcome) {
         let Some(live) = self.slot(at).and_then(|slot| slot.live.as_deref_mut()) else { return };
         let answers = held.actions.iter().filter_map(|action| match action {
-            Action::Answer { at, .. } => Some(live.conversation.take_reply(*at)),
+            Action::Answer { at, .. } if live.conversation.watch(*at).is_none() => {
+                Some(live.conversation.take_reply(*at))
+            }
             _ => None,
         });
         for reply in answers.collect::<Vec<_>>() {

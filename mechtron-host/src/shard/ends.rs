@@ -31,11 +31,17 @@ impl Shard {
         slot.phase = Step::Asleep;
         slot.singly = slot.singly.max(remains.again.len());
         for mail in remains.again.into_iter().rev() {
-            slot.mailbox.push_front(mail);
+            match &mail.change {
+                Some(change) => slot.watches.not_run(&change.watch.selector),
+                None => slot.mailbox.push_front(mail),
+            }
         }
         let refusal = Refusal::new(ended.code, format!("{point} failed: {}", ended.detail));
         for mail in remains.failed {
-            self.reply(mail.reply, Outcome::Failed(refusal.clone()));
+            match &mail.change {
+                Some(change) => self.change_failed(at, &change.watch.selector, &ended.detail),
+                None => self.reply(mail.reply, Outcome::Failed(refusal.clone())),
+            }
         }
         if remains.is_search {
             return self.make_ready(at);
@@ -98,17 +104,15 @@ impl Shard {
             Err(ended) => return self.crashed(at, &ended, false),
         };
         let Some(slot) = self.slot(at) else { return };
-        let Some(state) = state.filter(|state| slot.state.as_ref() != Some(state)) else {
+        let state = state.filter(|state| slot.state.as_ref() != Some(state));
+        if state.is_none() && !(slot.is_durable() && slot.watches.is_unkept()) {
             return self.fall_asleep(at);
-        };
+        }
         if !slot.is_durable() {
-            slot.state = Some(state);
+            slot.state = state;
             return self.fall_asleep(at);
         }
-        if let Some(live) = slot.live.as_deref_mut() {
-            live.held = Some(Held { actions: Vec::new(), state: state.clone(), then: Then::Sleep });
-        }
-        self.save(at, state);
+        self.hold(at, Held { actions: Vec::new(), state, told: Vec::new(), then: Then::Sleep });
     }
 
     pub(super) fn fall_asleep(&mut self, at: u32) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use starlane_core::{Body, Code, Point, Refusal};
 
 use super::slot::{Slot, Step};
+use super::watches::Watches;
 use super::{NEVER, RETRY_AFTER, Shard};
 use crate::clock::Moment;
 use crate::mailbox::{Mail, Mailbox, Waiter};
@@ -85,6 +86,7 @@ impl Shard {
             restarts_all: 0,
             ready_told: false,
             leaving: None,
+            watches: Watches::default(),
             over: None,
         });
         let at = match self.free.pop() {

@@ -61,7 +61,7 @@ impl Shard {
         let slot = self.slot(at)?;
         let state = match slot.phase {
             Step::Asking | Step::Loading => State::Starting,
-            Step::Asleep => State::Sleeping,
+            Step::Asleep | Step::Keeping => State::Sleeping,
             Step::Live => State::Live,
             Step::Failed => State::Failed,
             Step::Elsewhere => State::Elsewhere,

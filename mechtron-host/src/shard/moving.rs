@@ -12,8 +12,10 @@ use tokio::sync::oneshot;
 use super::Shard;
 use super::queue::Event;
 use super::slot::Step;
+use super::watches::Watches;
 use crate::asker::Asker;
 use crate::clock::Moment;
+use crate::kept::pack;
 use crate::mailbox::{Address, Answer, Mail, NotHere, ReplyTo};
 use crate::outside::Outside;
 use crate::turn;
@@ -164,16 +166,20 @@ impl Shard {
         let Some(slot) = self.slot(at) else { return };
         let Some(leaving) = slot.leaving.take() else { return };
         let durable = slot.is_durable();
-        let state = slot.state.take().filter(|_| !durable);
+        let (state, places) = (slot.state.take().filter(|_| !durable), slot.watches.places().clone());
+        let kept = if durable { None } else { pack(&places, state.as_ref()) };
         let mails = slot.mailbox.take(|_| true);
         self.be_elsewhere(at);
         let messages = mails.into_iter().filter_map(|mail| self.give_back(mail)).collect();
         let waiting = Waiting { messages, outside: Arc::clone(&self.outside) };
         let swapped = leaving.swapped;
-        let left = leaving.end(Ok(Released { state, waiting }));
+        let left = leaving.end(Ok(Released { state: kept, waiting }));
         let Some(slot) = self.slot(at) else { return };
         // Whoever asks once more gets it, or this host when it acts for the mechtron again.
-        slot.state = left;
+        if left.is_some() {
+            slot.state = state;
+            slot.watches.put_back(places);
+        }
         if swapped {
             slot.phase = Step::Asking;
             self.ask_activation(at);
@@ -221,10 +227,11 @@ impl Shard {
         self.drop_live(at);
         let Some(slot) = self.slot(at) else { return };
         slot.phase = Step::Asleep;
-        for mail in remains.again.into_iter().rev() {
+        // Changes are told by whoever acts for it next.
+        for mail in remains.again.into_iter().rev().filter(|mail| mail.change.is_none()) {
             slot.mailbox.push_front(mail);
         }
-        for mail in remains.failed {
+        for mail in remains.failed.into_iter().filter(|mail| mail.change.is_none()) {
             self.reply(mail.reply, outcome(Refusal::new(Code::EpochStale, detail)));
         }
     }
@@ -241,6 +248,7 @@ impl Shard {
         slot.over = slot.over.max(Some(epoch));
         (slot.activation, slot.previous, slot.next) = (None, None, None);
         (slot.state, slot.state_known) = (None, false);
+        slot.watches = Watches::default();
         (slot.singly, slot.crashes, slot.not_before, slot.reason) = (0, 0, 0, None);
         slot.restarts.clear();
         slot.ready_told = false;

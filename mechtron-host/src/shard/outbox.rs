@@ -36,6 +36,7 @@ impl Shard {
         let more = slot.leaving.is_some()
             || live.conversation.has_input(now)
             || slot.next.is_some() && live.conversation.is_quiet()
+            || slot.watches.is_due(now) && live.conversation.given_len() == 0
             || (!slot.mailbox.is_empty() && live.conversation.given_len() == 0)
             || (!slot.mailbox.is_empty() && slot.activation.as_ref().is_some_and(|a| a.is_reentrant()));
         let idle_at = live.conversation.may_sleep().then_some(slot.last_used);
@@ -55,6 +56,9 @@ impl Shard {
         let conversation = &mut live.conversation;
         match action {
             Action::Answer { at: given, outcome } => {
+                if let Some(watch) = conversation.watch(given) {
+                    return self.change_ended(at, &watch, &outcome);
+                }
                 let reply = conversation.take_reply(given);
                 self.reply(reply, outcome);
             }
@@ -124,6 +128,7 @@ impl Shard {
                 message: Message { header, payload: Payload::Signal(request) },
                 reply: ReplyTo::Nobody,
                 deadline,
+                change: None,
             };
             return self.route(mail);
         };
@@ -135,7 +140,7 @@ impl Shard {
         live.conversation.requests.insert(token, pending);
         let address = Address { shard: self.index, slot: at, serial: slot.serial, token };
         let message = Message { header, payload: Payload::Request(request) };
-        self.route(Mail { message, reply: ReplyTo::Mechtron(address), deadline });
+        self.route(Mail { message, reply: ReplyTo::Mechtron(address), deadline, change: None });
     }
 
     pub(super) fn route(&mut self, mail: Mail) {

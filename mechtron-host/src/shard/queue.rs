@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::info::Info;
 use super::moving::Released;
+use crate::changes;
 use crate::clock::Moment;
 use crate::mailbox::{Address, Answer, Mail, Waiter};
 use crate::outside::Runs;
@@ -34,6 +35,10 @@ pub(crate) enum Event {
     Saved(Point, u64, Result<(), Refusal>),
     /// What runs at a point changed, or where.
     Swap(Point),
+    /// A mechtron that lives here watches something.
+    Attend(Point),
+    /// What the watch with this number tells.
+    Told(Point, u64, changes::Step),
     /// A mechtron is to leave this host; its handlers may go on until a moment.
     Leave(Point, Moment, oneshot::Sender<Result<Released, Refusal>>),
     /// Somebody outside of the shards has the message that a mechtron asked with, and will answer it by a moment.

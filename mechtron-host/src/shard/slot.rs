@@ -7,6 +7,7 @@ use bytes::Bytes;
 use starlane_core::{Epoch, Point};
 
 use super::moving::Leaving;
+use super::watches::{Told, Watches};
 use crate::clock::Moment;
 use crate::instance::Instance;
 use crate::limits::{Limits, effective};
@@ -47,6 +48,8 @@ pub(super) struct Slot {
     pub(super) ready_told: bool,
     /// It is on its way to another node.
     pub(super) leaving: Option<Leaving>,
+    /// What it watches.
+    pub(super) watches: Watches,
     /// The last epoch under which this host let go of it, or was refused as not the one that acts for it: only under a
     /// newer one it runs here again. The first of all stands for one that was not known.
     pub(super) over: Option<Epoch>,
@@ -59,6 +62,8 @@ pub(super) enum Step {
     /// Its state is being loaded.
     Loading,
     Asleep,
+    /// It sleeps, and how far its watches are is being saved.
+    Keeping,
     Live,
     /// Until `not_before`.
     Failed,
@@ -76,7 +81,10 @@ pub(super) struct Live {
 
 pub(super) struct Held {
     pub(super) actions: Vec<Action>,
-    pub(super) state: Bytes,
+    /// The state that is new; `None` when it stays what it was.
+    pub(super) state: Option<Bytes>,
+    /// How far watches are told with it.
+    pub(super) told: Told,
     /// What comes after.
     pub(super) then: Then,
 }
@@ -92,6 +100,13 @@ impl Slot {
         self.activation.as_ref().is_some_and(|activation| activation.durability != Durability::Memory)
     }
 
+    /// Watches what the contract of its activation says.
+    pub(super) fn watch_by_contract(&mut self) {
+        if let Some(activation) = &self.activation {
+            self.watches.change_to(activation.module.contract().watches(&activation.name));
+        }
+    }
+
     /// Runs by another activation from its next start on; goes back to this one when that does not start, if it may.
     pub(super) fn change_to(
         &mut self,
@@ -105,11 +120,14 @@ impl Slot {
         // Somebody else may have acted for it in between.
         if let Some(before) = before.as_ref().filter(|before| before.epoch != epoch) {
             self.state_known = false;
+            self.watches.pause();
             // Even what is in memory is not the state of another resource at the same point.
             if self.is_durable() || before.epoch < since {
                 self.state = None;
+                self.watches.reset();
             }
         }
+        self.watch_by_contract();
         // Whatever runs does so under the newest epoch.
         self.previous = before.filter(|_| goes_back).map(|before| match before.epoch == epoch {
             true => before,

@@ -49,6 +49,7 @@ impl Shard {
             sleeps = conversation.may_sleep()
                 && live.held.is_none()
                 && slot.mailbox.is_empty()
+                && !slot.watches.is_due(now)
                 && slot.last_used + idle <= now;
         }
         for mail in expired {
@@ -70,6 +71,7 @@ impl Shard {
 
     pub(super) fn schedule(&mut self, at: u32) {
         let idle = self.config.idle.as_millis() as u64;
+        let keep = self.config.keep_place.as_millis() as u64;
         let now = self.now;
         let Some(slot) = self.slot(at) else { return };
         let mut moment = slot.mailbox.earliest_deadline().unwrap_or(NEVER);
@@ -83,6 +85,9 @@ impl Shard {
             }
         } else if slot.not_before > now && matches!(slot.phase, Step::Asleep | Step::Failed) {
             moment = moment.min(slot.not_before);
+        }
+        if matches!(slot.phase, Step::Asleep | Step::Live) {
+            moment = moment.min(slot.watches.earliest(now, slot.is_durable().then_some(keep)));
         }
         // What is due now was just looked at; it goes on with an event.
         self.want(at, moment.max(self.now + 1));

@@ -1,9 +1,11 @@
 //! Turns: what a mechtron is given, and what it puts out.
 
+use std::cmp::Reverse;
+
 use starlane_core::{Body, Code, Refusal};
 
-use super::Shard;
 use super::slot::{Live, Step};
+use super::{Shard, message_id};
 use crate::clock::Moment;
 use crate::instance::Ended;
 use crate::mailbox::Mail;
@@ -14,14 +16,14 @@ use crate::turn::Conversation;
 impl Shard {
     /// Goes on with a mechtron.
     pub(super) fn step(&mut self, at: u32) {
-        let now = self.now;
+        let (now, drains) = (self.now, self.draining.is_some());
         let Some(slot) = self.slot(at) else { return };
         slot.queued = false;
         if slot.leaving.is_some() {
             return self.go_on_leaving(at);
         }
         match slot.phase {
-            Step::Asking | Step::Loading | Step::Elsewhere => {}
+            Step::Asking | Step::Loading | Step::Keeping | Step::Elsewhere => {}
             Step::Failed => {
                 if now >= slot.not_before {
                     slot.phase = Step::Asleep;
@@ -30,7 +32,9 @@ impl Shard {
                     self.make_ready(at);
                 }
             }
-            Step::Asleep if slot.mailbox.is_empty() => {}
+            Step::Asleep if slot.mailbox.is_empty() && (drains || !slot.watches.is_due(now)) => {
+                self.watch_asleep(at);
+            }
             Step::Asleep if now < slot.not_before => {
                 let moment = slot.not_before;
                 self.want(at, moment);
@@ -41,8 +45,10 @@ impl Shard {
     }
 
     pub(super) fn turn(&mut self, at: u32) {
-        let now = self.now;
+        let (now, drains) = (self.now, self.draining.is_some());
+        let every = self.config.keep_place.as_millis() as u64;
         let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_deref_mut) else { return };
+        let keeps = slot.is_durable() && slot.watches.keeps_now(now, every);
         let Some(live) = slot.live.as_deref_mut().filter(|live| live.held.is_none()) else { return };
         if slot.next.is_some() && live.conversation.is_quiet() {
             return self.swap_now(at);
@@ -58,6 +64,21 @@ impl Shard {
         let open = slot.leaving.is_none() && (slot.next.is_none() || live.conversation.given_len() > 0);
         let batch = if slot.singly > 0 { 1 } else { slot.limits.batch };
         if open && live.conversation.takes_messages(reentrant, &slot.limits) && !(any && slot.singly > 0) {
+            // Each watch has one at most, so messages are never kept out by them.
+            while !drains && live.conversation.in_run() < batch {
+                self.message_id = self.message_id.wrapping_add(1);
+                let id = message_id(self.wall_ms, self.id_base.wrapping_add(self.message_id));
+                let Some(mail) = slot.watches.give(&slot.point, id, now, self.config.change_time) else {
+                    break;
+                };
+                slot.singly = slot.singly.saturating_sub(1);
+                if mail.deadline < slot.wake {
+                    slot.wake = mail.deadline;
+                    self.wakes.push(Reverse((mail.deadline, at)));
+                }
+                live.conversation.give(&mut self.writer, mail, now, &mut self.method);
+                any = true;
+            }
             while live.conversation.in_run() < batch
                 && let Some(mail) = slot.mailbox.peek()
             {
@@ -87,6 +108,9 @@ impl Shard {
         } else {
             for (mail, refusal) in refused {
                 self.refuse(mail, refusal);
+            }
+            if keeps {
+                return self.commit(at, turn::Output::default());
             }
             self.schedule(at);
         }

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use mechtron_abi::{CallHead, Header as FrameHeader, Kind, ReplyHead, Writer};
-use mechtron_host::{Activation, Config, Durability, EngineKind, Host, ManualClock, Module, Outside, Runs};
+use mechtron_host::{
+    Activation, Change, ChangeKind, Changes, Config, Durability, EngineKind, Host, ManualClock, Module,
+    Outside, Place, Runs, Step,
+};
 use starlane_core::{
     Agent, Body, CallChain, Code, Epoch, Header, Headers, Message, MessageId, Method, Outcome, Payload,
     Phase, Point, Refusal, Reply, Request, Status,
@@ -58,6 +61,10 @@ pub struct Node {
     pub requests: Mutex<Vec<Message>>,
     /// `out:gate` answers while this is true.
     pub gate: watch::Sender<bool>,
+    /// What watches tell.
+    pub changes: watch::Sender<Log>,
+    /// The watches that were begun, each with its selector and how much of the log was told before.
+    pub watched: Mutex<Vec<(String, usize)>>,
     /// Requests to the outside that somebody waits for.
     pub open: Arc<AtomicUsize>,
 }
@@ -154,8 +161,48 @@ impl Outside for Node {
         future::ready(Ok((Bytes::from(format!("[\"{by}\",\"{selector}\"]")), true))).boxed()
     }
 
+    fn watch(&self, _by: Point, selector: Arc<str>, after: Option<Place>) -> Box<dyn Changes> {
+        let after = after.map_or(0, |place| place.0.parse().unwrap());
+        self.watched.lock().unwrap().push((selector.to_string(), after));
+        Box::new(Told { changes: self.changes.subscribe(), selector, after })
+    }
+
     fn status(&self, point: &Point, status: Status) {
         let _ = self.statuses.try_send((point.clone(), status));
+    }
+}
+
+/// What a test lets watches tell: the selector, and what is told in order; `None` is a step without a change.
+pub type Log = Vec<(String, Option<String>)>;
+
+/// A watch that tells what its selector is for. A place is how many of the log were looked at.
+struct Told {
+    changes: watch::Receiver<Log>,
+    selector: Arc<str>,
+    after: usize,
+}
+
+impl Changes for Told {
+    fn next(&mut self) -> BoxFuture<'_, Step> {
+        async move {
+            loop {
+                let next = self.changes.borrow_and_update().get(self.after).cloned();
+                let Some((selector, body)) = next else {
+                    let _ = self.changes.changed().await;
+                    continue;
+                };
+                self.after += 1;
+                if selector == *self.selector {
+                    let change = body.map(|body| Change {
+                        what: ChangeKind::Entered,
+                        revision: self.after as u64,
+                        resource: body.into(),
+                    });
+                    return Step { place: Place(self.after.to_string().into()), change };
+                }
+            }
+        }
+        .boxed()
     }
 }
 
@@ -195,6 +242,8 @@ impl World {
             requests: Mutex::default(),
             gate: watch::Sender::new(true),
             open: Arc::default(),
+            changes: watch::Sender::default(),
+            watched: Mutex::default(),
         });
         let cache = tempfile::tempdir().unwrap();
         let mut config = Config::new(tokio::runtime::Handle::current());

@@ -65,6 +65,9 @@ kinds! {
     Stop = 7;
     /// In: `id` is the wall time in milliseconds since 1970. Comes first in a run.
     Clock = 8;
+    /// In: a change that a watch of the contract tells. `id` is the host's, as a message's; `aux` the length of the
+    /// [`ChangeHead`](crate::ChangeHead), the body the resource as JSON.
+    Change = 9;
 
     /// Out: a message without answer. `aux` is the length of the [`CallHead`](crate::CallHead).
     Send = 129;

@@ -102,6 +102,17 @@ head! {
         config: Cow<'a, str>,
     }
 
+    /// What a change is, before the resource.
+    ChangeHead {
+        /// The name of the handler whose watch tells it, as the contract has it.
+        #[serde(borrow)]
+        watch: Cow<'a, str>,
+        /// What happened.
+        what: ChangeKind,
+        /// The commit that it came with, or that the list shows.
+        revision: u64,
+    }
+
     /// What begins with a `START`.
     StartHead {
         /// The mechtron's own point.
@@ -122,6 +133,20 @@ pub enum OutcomeKind {
     Failed,
     /// It may have run.
     Unknown,
+}
+
+/// What happened to a resource, relative to what the watched selector selects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeKind {
+    /// It is selected, and was not before or was when the watch began.
+    Entered,
+    /// It was selected before and is, and changed.
+    Updated,
+    /// It was selected before and is not; the body is the last value that was.
+    Left,
+    /// What happened for a while is not known any more: all that is selected now follows as [`ChangeKind::Entered`]. There
+    /// is no body.
+    Again,
 }
 
 /// Bytes that are not the head they should be.

@@ -13,12 +13,15 @@ mod frame;
 mod head;
 
 pub use frame::{FRAME_ALIGN, Frame, FrameError, Frames, HEADER_BYTES, Header, Kind, Writer, flags};
-pub use head::{CallHead, ErrorHead, HeadError, InitHead, MessageHead, OutcomeKind, ReplyHead, StartHead};
+pub use head::{
+    CallHead, ChangeHead, ChangeKind, ErrorHead, HeadError, InitHead, MessageHead, OutcomeKind, ReplyHead,
+    StartHead,
+};
 
 /// The major version: host and guest must agree on it.
 pub const MAJOR: u16 = 1;
 /// The minor version: grows when frames are added that the other side may skip.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// What `mechtron_abi()` returns.
 pub const VERSION: i32 = ((MAJOR as i32) << 16) | MINOR as i32;
 
@@ -31,7 +34,7 @@ pub mod features {
     pub const STATE: u64 = 1;
     /// The host answers `SELECT`.
     pub const SELECT: u64 = 1 << 1;
-    /// The host delivers `WATCH` changes.
+    /// The host tells the changes of the watches in the contract.
     pub const WATCH: u64 = 1 << 2;
 }
 

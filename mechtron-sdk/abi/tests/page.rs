@@ -29,5 +29,5 @@ fn the_page_s_example_is_what_is_written() {
         .collect();
     assert_eq!(bytes, writer.bytes()[..bytes.len()]);
     assert_eq!(bytes.len(), HEADER_BYTES + 35);
-    assert_eq!(format!("{VERSION:#x}"), "0x10000");
+    assert_eq!(format!("{VERSION:#x}"), "0x10001");
 }

@@ -36,7 +36,7 @@ pub(crate) fn expand(arguments: &TokenStream, mut item: ItemImpl) -> Result<Toke
             },
         }
     }
-    if let Some(errors) = errors.or_else(|| collision(&handlers)) {
+    if let Some(errors) = errors.or_else(|| collision(&handlers)).or_else(|| too_many_watches(&handlers)) {
         return Err(errors);
     }
 
@@ -83,7 +83,11 @@ enum Role {
     Http { method: String, path: LitStr },
     SocketMessage,
     SocketClosed,
+    Watch { selector: LitStr },
 }
+
+/// How many watches a mechtron may have; the host refuses more too.
+const WATCHES_MAX: usize = 16;
 
 impl Handler {
     /// Takes the role off a method and checks its signature against it; `None` for a method without role.
@@ -147,7 +151,8 @@ impl Handler {
             (Role::Http { .. }, request) => (None, request.is_some()),
             (Role::SocketMessage, Some(message)) if is_named(&message, "SocketMessage") => (None, false),
             (Role::SocketClosed, Some(closed)) if is_named(&closed, "SocketClosed") => (None, false),
-            (Role::SocketMessage | Role::SocketClosed, _) => {
+            (Role::Watch { .. }, Some(change)) if is_named(&change, "Change") => (None, false),
+            (Role::SocketMessage | Role::SocketClosed | Role::Watch { .. }, _) => {
                 return Err(wrong("its third parameter is another"));
             }
             (Role::Init, None) => (None, false),
@@ -155,7 +160,9 @@ impl Handler {
         let Some(output) = output(&method.sig.output) else {
             return Err(wrong("it does not return `Result<…>`"));
         };
-        if matches!(role, Role::Init | Role::Cast | Role::Timer | Role::SocketClosed) && !is_unit(&output) {
+        let waited_for =
+            !matches!(role, Role::Init | Role::Cast | Role::Timer | Role::SocketClosed | Role::Watch { .. });
+        if !waited_for && !is_unit(&output) {
             return Err(wrong("it returns something, but nobody waits for it"));
         }
         Ok(Some(Self {
@@ -195,6 +202,7 @@ impl Handler {
             Role::Timer => "timer",
             Role::Http { .. } => "http",
             Role::SocketMessage | Role::SocketClosed => "socket",
+            Role::Watch { .. } => "watch",
         };
         let mut json = Json::text(format!(r#"{{"role":"{role}","name":{}"#, string(&self.name.to_string())));
         if let Role::Http { method, path } = &self.role {
@@ -206,6 +214,9 @@ impl Handler {
                 r#","method":"Ext<SocketClosed>","input":{"type":"object","properties":{"code":{"type":"integer"},"reason":{"type":"string"}},"required":["code","reason"]}"#,
             ),
             _ => {}
+        }
+        if let Role::Watch { selector } = &self.role {
+            json.push(&format!(r#","selector":{}"#, string(&selector.value())));
         }
         if let (Role::Call | Role::Cast, Some(message)) = (&self.role, &self.message) {
             json.push(r#","method":"Ext<"#);
@@ -247,6 +258,7 @@ fn shape(role: &Role) -> &'static str {
             "async fn NAME(&mut self, cx: &mut Cx, message: SocketMessage) -> Result<String>"
         }
         Role::SocketClosed => "async fn NAME(&mut self, cx: &mut Cx, closed: SocketClosed) -> Result<()>",
+        Role::Watch { .. } => "async fn NAME(&mut self, cx: &mut Cx, change: Change) -> Result<()>",
     }
 }
 
@@ -267,8 +279,38 @@ fn role(attribute: &Attribute) -> Result<Option<Role>> {
                 format!("{error}; an HTTP handler is written `#[http(GET, \"/path/{{name}}\")]`"),
             )
         }),
+        Some("on") => attribute.parse_args_with(on).map(Some).map_err(|error| {
+            let usage = "a handler of changes is written `#[on(watch = \"SELECTOR\")]`";
+            Error::new(error.span(), format!("{error}; {usage}"))
+        }),
         _ => Ok(None),
     }
+}
+
+fn on(input: syn::parse::ParseStream<'_>) -> Result<Role> {
+    let what: Ident = input.parse()?;
+    if what != "watch" {
+        return Err(Error::new(what.span(), format!("`{what}` is not `watch`")));
+    }
+    input.parse::<Token![=]>()?;
+    let selector: LitStr = input.parse()?;
+    // The host reads it when the module is published or named; what it would say to these is plain.
+    let text = selector.value();
+    if text.trim().is_empty() {
+        return Err(Error::new(selector.span(), "the selector is empty"));
+    }
+    for [open, close] in [['<', '>'], ['[', ']']] {
+        let is_filter = open == '[';
+        let pattern = text.split('[').next().unwrap_or_default();
+        let part = if is_filter { &*text } else { pattern };
+        if part.contains(open) != part.contains(close) {
+            return Err(Error::new(
+                selector.span(),
+                format!("the selector has one of `{open}` and `{close}` without the other"),
+            ));
+        }
+    }
+    Ok(Role::Watch { selector })
 }
 
 fn socket(input: syn::parse::ParseStream<'_>) -> Result<Role> {
@@ -339,6 +381,7 @@ fn collision(handlers: &[Handler]) -> Option<Error> {
         (Role::Init, _) => Some("`#[init]`".to_owned()),
         (Role::SocketMessage, _) => Some("`#[socket(message)]`".to_owned()),
         (Role::SocketClosed, _) => Some("`#[socket(closed)]`".to_owned()),
+        (Role::Watch { selector }, _) => Some(format!("the changes of `{}`", selector.value())),
         (Role::Http { method, path }, _) => Some(format!("`{} {}`", method.to_uppercase(), path.value())),
         (Role::Call | Role::Cast, Some(message)) => Some(format!("`{}`", quote!(#message))),
         _ => None,
@@ -355,12 +398,19 @@ fn collision(handlers: &[Handler]) -> Option<Error> {
     None
 }
 
+fn too_many_watches(handlers: &[Handler]) -> Option<Error> {
+    let mut watches = handlers.iter().filter(|handler| matches!(handler.role, Role::Watch { .. }));
+    let one_more = watches.nth(WATCHES_MAX)?;
+    Some(Error::new(one_more.name.span(), format!("a mechtron has at most {WATCHES_MAX} watches")))
+}
+
 /// `impl Mechtron`.
 fn mechtron(name: &Ident, handlers: &[Handler]) -> TokenStream {
     let title = name.to_string();
     let contract = contract(name, handlers).into_constant();
     let (messages, sockets) = (messages(handlers), sockets(handlers));
     let pages = pages(handlers);
+    let changes = changes(handlers);
     let init = match handlers.iter().find(|handler| matches!(handler.role, Role::Init)) {
         Some(handler) => {
             let turn = handler.turn(&quote!(), &quote!(result.map(|()| Answer::done())));
@@ -391,6 +441,17 @@ fn mechtron(name: &Ident, handlers: &[Handler]) -> TokenStream {
                     _ = cx;
                     let error = incoming.no_handler(#title);
                     Dispatched::refused(self, error)
+                }
+
+                fn changed(
+                    self: ::std::boxed::Box<Self>,
+                    cx: ::mechtron_sdk::Cx,
+                    watch: &str,
+                    change: ::mechtron_sdk::Change,
+                ) -> Dispatched {
+                    #changes
+                    _ = (cx, change);
+                    Dispatched::unwatched(self, watch)
                 }
 
                 fn init(
@@ -432,6 +493,20 @@ fn messages(handlers: &[Handler]) -> TokenStream {
             #(#arms)*
         }
     }
+}
+
+fn changes(handlers: &[Handler]) -> TokenStream {
+    let arms = handlers.iter().filter(|handler| matches!(handler.role, Role::Watch { .. })).map(|handler| {
+        let name = handler.name.to_string();
+        let turn = handler.turn(&quote!(change), &quote!(result.map(|()| Answer::done())));
+        let writes = handler.writes;
+        quote! {
+            if watch == #name {
+                return Dispatched::turn(#writes, #turn);
+            }
+        }
+    });
+    quote!(#(#arms)*)
 }
 
 /// The messages of WebSockets. Who accepts them by a page and does not want to know of their end need not say so.
@@ -581,8 +656,20 @@ fn handle(name: &Ident, handlers: &[Handler]) -> TokenStream {
     let reference = format_ident!("{name}Ref");
     let what = format!("A [`{name}`] in a test.");
     let methods = handlers.iter().filter_map(|handler| {
-        let message = handler.message.as_ref()?;
         let (method, docs, output) = (&handler.name, &handler.docs, &handler.output);
+        if let Role::Watch { .. } = handler.role {
+            let name = handler.name.to_string();
+            return Some(quote! {
+                #(#docs)*
+                ///
+                /// # Errors
+                /// What the handler failed with, or what came instead.
+                pub fn #method(&self, change: ::mechtron_sdk::Change) -> ::mechtron_sdk::Result<()> {
+                    self.0.change(#name, &change)
+                }
+            });
+        }
+        let message = handler.message.as_ref()?;
         let call = match handler.role {
             Role::Call => quote!(self.0.call(&message)),
             Role::Cast => quote!(self.0.cast(&message)),

@@ -30,7 +30,8 @@ pub fn mechtron(arguments: TokenStream, input: TokenStream) -> TokenStream {
 }
 
 /// Makes the methods of an `impl` block handlers: `#[init]`, `#[call]`, `#[cast]`, `#[timer]`,
-/// `#[http(GET, "/path/{name}")]`, `#[socket(message)]` and `#[socket(closed)]`. Methods without one of these stay what they are.
+/// `#[http(GET, "/path/{name}")]`, `#[socket(message)]`, `#[socket(closed)]` and `#[on(watch = "SELECTOR")]`. Methods without one of these
+/// stay what they are.
 #[proc_macro_attribute]
 pub fn handlers(arguments: TokenStream, input: TokenStream) -> TokenStream {
     handlers::expand(&arguments.into(), syn::parse_macro_input!(input))

@@ -230,6 +230,7 @@ macro_rules! vendor {
 
 vendor! {
     "Cargo.toml",
+    "src/change.rs",
     "src/contract.rs",
     "src/cx.rs",
     "src/error.rs",

@@ -10,6 +10,17 @@ use crate::error::Error;
 use crate::watch::{List, Watch};
 
 impl Registry {
+    /// Whether a selector can be watched.
+    ///
+    /// # Errors
+    /// [`Error::Sampled`] when it reads what changes without a commit.
+    pub fn check_watch(selector: &Selector) -> Result<(), Error> {
+        match selector.fields().find(|field| SAMPLED.contains(field)) {
+            Some(field) => Err(Error::Sampled(field.to_owned())),
+            None => Ok(()),
+        }
+    }
+
     /// What matches now, then what changes of it; or, with a token, what changed since.
     ///
     /// # Errors
@@ -25,9 +36,7 @@ impl Registry {
 
     /// A watch that collects what changes and, when it is new, has no list yet.
     pub(super) fn follow(&self, selector: &Selector, since: Option<ResumeToken>) -> Result<Watch, Error> {
-        if let Some(field) = selector.fields().find(|field| SAMPLED.contains(field)) {
-            return Err(Error::Sampled(field.to_owned()));
-        }
+        Self::check_watch(selector)?;
         if since.is_some_and(|token| token != ResumeToken::new(token.revision, &selector.to_string())) {
             return Err(Error::TokenMismatch);
         }

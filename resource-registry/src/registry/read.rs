@@ -214,6 +214,13 @@ impl Drop for Joined<'_> {
 }
 
 /// A cursor is as opaque as a resume token, and bound to its selector in the same way.
+impl Registry {
+    /// The cursor of a page of a selector's answer that begins after a point.
+    pub fn cursor(selector: &Selector, after: &Point) -> String {
+        cursor_after(selector, after)
+    }
+}
+
 pub(super) fn cursor_after(selector: &Selector, last: &Point) -> String {
     format!("c1.{:08x}.{last}", ResumeToken::new(Revision(0), &selector.to_string()).selector)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use mechtron_host::{Host, Module};
+use mechtron_host::{Contract, Host, Module};
 use quick_cache::sync::Cache;
 use resource_registry::{BlobStore, Registry, Schemas, files};
 use starlane_core::{Base, Bind, Blob, Code, Config, Digest, Point, Problem, Refusal, Resource};
@@ -30,6 +30,7 @@ struct Inner {
     binds: Cache<(Digest, Point, Point), Arc<Bind>>,
     configs: Cache<Digest, Arc<Config>>,
     modules: Cache<Digest, Arc<Module>>,
+    contracts: Cache<Digest, Arc<Contract>>,
 }
 
 impl Artifacts {
@@ -41,6 +42,7 @@ impl Artifacts {
             binds: Cache::new(KEPT_MAX),
             configs: Cache::new(KEPT_MAX),
             modules: Cache::new(KEPT_MAX),
+            contracts: Cache::new(KEPT_MAX),
         }))
     }
 
@@ -97,6 +99,16 @@ impl Artifacts {
             })
         };
         self.0.modules.get_or_insert_async(&blob.digest, compile).await
+    }
+
+    /// What the module in an artifact says of its mechtrons, without compiling it.
+    pub(super) async fn contract(&self, point: &Point) -> Result<Arc<Contract>, Problem> {
+        let blob = self.artifact(point).await?;
+        let read = async {
+            let wasm = self.0.blobs.read(&blob, MODULE_BYTES_MAX).await?;
+            Contract::of_module(&wasm).map(Arc::new).map_err(|problem| problem.at(point))
+        };
+        self.0.contracts.get_or_insert_async(&blob.digest, read).await
     }
 
     async fn text(&self, blob: &Blob, point: &Point) -> Result<String, Problem> {

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use mechtron_host::{Activation, Durability, Outside, Runs};
+use mechtron_host::{Activation, Changes, Durability, Outside, Place, Runs};
 use resource_registry::Registry;
 use starlane_core::placement::epoch_of;
 use starlane_core::{
@@ -20,6 +20,7 @@ use super::keeping::Keeping;
 use super::provision::Provision;
 use super::router::Router;
 use super::signals::Signals;
+use super::watching::Telling;
 
 /// How many resources a mechtron's query answers.
 const SELECTED_MAX: usize = 1_000;
@@ -239,6 +240,10 @@ impl Outside for NodeOutside {
                 .map_err(|error| Refusal::new(Code::Internal, format!("resources as JSON: {error}")))?;
             Ok((json.into(), page.next.is_some()))
         })
+    }
+
+    fn watch(&self, by: Point, selector: Arc<str>, after: Option<Place>) -> Box<dyn Changes> {
+        Box::new(Telling::new(self.0.registry.clone(), by, &selector, after.as_ref()))
     }
 
     fn status(&self, point: &Point, status: Status) {

@@ -512,6 +512,13 @@ impl Provision {
             (_, 0) | ("", 1) => true,
             _ => known.iter().any(|known| known.eq_ignore_ascii_case(&name)),
         };
+        for watch in module.contract().watches(&name) {
+            let checked = watch.selector.parse().and_then(|selector| Ok(Registry::check_watch(&selector)?));
+            checked.map_err(|mut problem| {
+                problem.detail = format!("the watch `{}` of `{source}`: {}", watch.name, problem.detail);
+                problem.at(point)
+            })?;
+        }
         if fits {
             return Ok(());
         }

@@ -1,0 +1,477 @@
+//! What the mechtrons of this node watch: which of them do, and what the registry tells each, from the place on that its state
+//! knows of.
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use mechtron_host::{Change, ChangeKind, Changes, Host, Place, Step};
+use parking_lot::Mutex;
+use resource_registry::{Error, Registry, Watch};
+use starlane_core::{Change as Changed, Event, Point, Problem, Resource, ResumeToken, Revision, Selector};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::artifacts::Artifacts;
+use super::follow::{Follow, News};
+use super::homes::{Home, Homes};
+use super::hosting::MECHTRONS;
+
+/// How many resources of a list are read at a time.
+const PAGE: usize = 256;
+/// How long to wait before a registry or a host that cannot be asked is asked again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// The longest wait before it is tried again to read what a mechtron watches.
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// Of how many mechtrons it is read at a time what they watch.
+const READS_MAX: usize = 16;
+
+/// Lets the host tell mechtrons what they watch.
+#[derive(Clone)]
+pub(super) struct Watching {
+    pub(super) registry: Registry,
+    pub(super) homes: Homes,
+    pub(super) host: Host,
+    pub(super) artifacts: Artifacts,
+}
+
+impl Watching {
+    /// Lets the host attend to all that live here and watch something, until the registry is closed.
+    pub(super) async fn keep_up(self) -> Result<(), Problem> {
+        let mut follow = Follow::new(self.registry.clone(), MECHTRONS)?;
+        let watching = Arc::new(Mutex::new(HashSet::new()));
+        let reads = Arc::new(Semaphore::new(READS_MAX));
+        let mut lease = self.homes.lease();
+        let mut ends = *lease.borrow_and_update();
+        loop {
+            tokio::select! {
+                news = follow.next() => match news {
+                    None => return Ok(()),
+                    Some(News::Is { now, before }) => {
+                        let is_other = before.is_none_or(|before| before.properties != now.properties);
+                        if is_other && self.homes.assigned(&now) == Home::Here {
+                            tokio::spawn(self.clone().look(now, watching.clone(), reads.clone()));
+                        }
+                    }
+                    Some(News::Gone(last)) => drop(watching.lock().remove(&last.point)),
+                    Some(News::Complete) => {}
+                },
+                changed = lease.changed(), if ends.is_some() => {
+                    let was_over = ends.is_some_and(|ends| ends <= Instant::now());
+                    ends = match changed {
+                        Ok(()) => *lease.borrow_and_update(),
+                        Err(_) => None,
+                    };
+                    if was_over {
+                        // What stopped when the lease was over is told on.
+                        let all: Vec<Point> = watching.lock().iter().cloned().collect();
+                        let host = self.host.clone();
+                        tokio::spawn(async move {
+                            for point in all {
+                                attend(&host, &point).await;
+                            }
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets the host attend to a mechtron if it watches something.
+    async fn look(
+        self,
+        resource: Arc<Resource>,
+        watching: Arc<Mutex<HashSet<Point>>>,
+        reads: Arc<Semaphore>,
+    ) {
+        let point = &resource.point;
+        let mut wait = AGAIN;
+        loop {
+            let turn = reads.acquire().await;
+            let watches = self.watches(&resource).await;
+            drop(turn);
+            match watches {
+                Ok(true) => {
+                    watching.lock().insert(point.clone());
+                    return attend(&self.host, point).await;
+                }
+                Ok(false) => {
+                    watching.lock().remove(point);
+                    return;
+                }
+                Err(error) => tracing::debug!(%point, "what it watches is not known yet: {error}"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(AGAIN_MAX);
+            if self.registry.get(point).is_none_or(|now| now.modified != resource.modified) {
+                // Whoever follows hears of that.
+                return;
+            }
+        }
+    }
+
+    async fn watches(&self, resource: &Resource) -> Result<bool, Problem> {
+        let Some(source) = resource.point_property("wasm.src") else { return Ok(false) };
+        let contract = self.artifacts.contract(&source).await?;
+        let name = resource.property("mechtron.name").map(ToString::to_string).unwrap_or_default();
+        Ok(!contract.watches(&name).is_empty())
+    }
+}
+
+async fn attend(host: &Host, point: &Point) {
+    while !host.attend(point) {
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// How far a mechtron was told. Each change is told by itself, so a place may be amid a list or a commit.
+#[derive(Debug, Clone, PartialEq)]
+enum At {
+    /// Of the list as it was at a revision, up to a point; of nothing yet without one.
+    List { at: Revision, after: Option<Point> },
+    /// All that came up to a revision.
+    After(Revision),
+    /// All that came up to a revision, and so many changes of the commit that came next.
+    Amid { after: Revision, commit: Revision, told: usize },
+}
+
+impl At {
+    fn place(&self) -> Place {
+        Place(self.to_string().into())
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            At::List { at, after: None } => write!(f, "list {at}"),
+            At::List { at, after: Some(after) } => write!(f, "list {at} {after}"),
+            At::After(revision) => write!(f, "after {revision}"),
+            At::Amid { after, commit, told } => write!(f, "amid {after} {commit} {told}"),
+        }
+    }
+}
+
+impl FromStr for At {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let revision = |text: &str| text.parse().map(Revision).map_err(drop);
+        let (form, rest) = text.split_once(' ').ok_or(())?;
+        match (form, rest.split_once(' ')) {
+            ("list", None) => Ok(At::List { at: revision(rest)?, after: None }),
+            ("list", Some((at, after))) => {
+                Ok(At::List { at: revision(at)?, after: Some(after.parse().map_err(drop)?) })
+            }
+            ("after", None) => Ok(At::After(revision(rest)?)),
+            ("amid", Some((after, rest))) => {
+                let (commit, told) = rest.split_once(' ').ok_or(())?;
+                let told = told.parse().map_err(drop)?;
+                Ok(At::Amid { after: revision(after)?, commit: revision(commit)?, told })
+            }
+            _ => Err(()),
+        }
+    }
+}
+
+/// Tells a mechtron what changes of what a selector selects.
+pub(super) struct Telling {
+    registry: Registry,
+    by: Point,
+    selector: Result<Selector, Problem>,
+    /// Where it is with all that is ready; `None` before the beginning.
+    at: Option<At>,
+    watch: Option<Watch>,
+    ready: VecDeque<Step>,
+}
+
+impl Telling {
+    pub(super) fn new(registry: Registry, by: Point, selector: &str, after: Option<&Place>) -> Self {
+        // What cannot be read was written by a later version: nobody knows what came since.
+        let at = after.map(|place| place.0.parse().unwrap_or(At::After(Revision(0))));
+        Self { registry, by, selector: selector.parse(), at, watch: None, ready: VecDeque::new() }
+    }
+
+    /// Finds out what comes next. Something is ready then, or it is to be asked again.
+    async fn go_on(&mut self) -> Result<(), Problem> {
+        let selector = self.selector.clone()?;
+        match self.at.clone() {
+            None => self.begin(false).await,
+            // There is no such commit.
+            Some(At::After(Revision(0))) => self.begin(true).await,
+            Some(At::List { at, after }) => self.list(&selector, at, after).await,
+            Some(At::After(after)) => self.follow(&selector, after, None).await,
+            Some(At::Amid { after, commit, told }) => {
+                self.follow(&selector, after, Some((commit, told))).await
+            }
+        }
+    }
+
+    /// Begins with the list as it is now.
+    async fn begin(&mut self, again: bool) -> Result<(), Problem> {
+        self.watch = None;
+        self.registry.fresh().await?;
+        let at = At::List { at: self.registry.revision(), after: None };
+        let change = again.then(|| {
+            tracing::warn!(point = %self.by, "a mechtron was not told for longer than the history is kept");
+            let revision = self.registry.revision().0;
+            Change { what: ChangeKind::Again, revision, resource: Bytes::new() }
+        });
+        if change.is_some() {
+            self.ready.push_back(Step { place: at.place(), change });
+        }
+        self.at = Some(at);
+        Ok(())
+    }
+
+    /// A page of the list, and where the watch begins after the last.
+    async fn list(&mut self, selector: &Selector, at: Revision, after: Option<Point>) -> Result<(), Problem> {
+        self.registry.fresh().await?;
+        let cursor = after.map(|after| Registry::cursor(selector, &after));
+        let page = match self.registry.select_at(selector, at, PAGE, cursor.as_deref()).await {
+            Ok(page) => page,
+            Err(Error::Gone { .. } | Error::NotYet { .. }) => return self.begin(true).await,
+            Err(error) => return Err(error.into()),
+        };
+        let last = page.resources.len().checked_sub(1).filter(|_| page.next.is_none());
+        if page.resources.is_empty() && page.next.is_none() {
+            self.at = Some(At::After(at));
+            self.ready.push_back(Step { place: At::After(at).place(), change: None });
+        }
+        for (number, resource) in page.resources.iter().enumerate() {
+            let place = match last == Some(number) {
+                true => At::After(at),
+                false => At::List { at, after: Some(resource.point.clone()) },
+            };
+            let change = Change { what: ChangeKind::Entered, revision: at.0, resource: json(resource)? };
+            self.ready.push_back(Step { place: place.place(), change: Some(change) });
+            self.at = Some(place);
+        }
+        Ok(())
+    }
+
+    /// The next of the watch; `begun` is the commit of which some changes were told already.
+    async fn follow(
+        &mut self,
+        selector: &Selector,
+        after: Revision,
+        begun: Option<(Revision, usize)>,
+    ) -> Result<(), Problem> {
+        let watch = match &mut self.watch {
+            Some(watch) => watch,
+            None => {
+                // On another node than before, it may not have been seen yet how far the mechtron was told.
+                self.registry.fresh().await?;
+                let token = ResumeToken::new(after, &selector.to_string());
+                self.watch.insert(self.registry.watch(selector, Some(token))?)
+            }
+        };
+        let Some(event) = watch.next().await else {
+            // The registry is closed, and the node is about to be.
+            return std::future::pending().await;
+        };
+        match event {
+            Event::Changed { revision, changes } => match begun {
+                Some((commit, told)) if commit == revision => self.commit(after, revision, &changes, told),
+                // The commit of which some was told is gone: nobody knows what the rest of it was.
+                Some(_) => self.begin(true).await,
+                None => self.commit(after, revision, &changes, 0),
+            },
+            Event::Bookmark { .. } if begun.is_some() => self.begin(true).await,
+            Event::Bookmark { revision } => {
+                self.at = Some(At::After(revision));
+                self.ready.push_back(Step { place: At::After(revision).place(), change: None });
+                Ok(())
+            }
+            Event::Gone { .. } => self.begin(true).await,
+            // A watch of a selector that goes on neither lists, counts nor ranks.
+            Event::Listed { .. } | Event::Counted { .. } | Event::Ranked { .. } => Ok(()),
+        }
+    }
+
+    /// The changes of a commit after the first that were told.
+    fn commit(
+        &mut self,
+        after: Revision,
+        commit: Revision,
+        changes: &[Changed],
+        told: usize,
+    ) -> Result<(), Problem> {
+        for (number, changed) in changes.iter().enumerate().skip(told) {
+            let at = match number + 1 == changes.len() {
+                true => At::After(commit),
+                false => At::Amid { after, commit, told: number + 1 },
+            };
+            let what = match changed {
+                Changed::Entered(_) => ChangeKind::Entered,
+                Changed::Updated(_) => ChangeKind::Updated,
+                Changed::Left(_) => ChangeKind::Left,
+            };
+            let change = Change { what, revision: commit.0, resource: json(changed.resource())? };
+            self.ready.push_back(Step { place: at.place(), change: Some(change) });
+        }
+        self.at = Some(At::After(commit));
+        Ok(())
+    }
+}
+
+impl Changes for Telling {
+    fn next(&mut self) -> BoxFuture<'_, Step> {
+        Box::pin(async move {
+            let mut refused = false;
+            loop {
+                if let Some(step) = self.ready.pop_front() {
+                    return step;
+                }
+                if let Err(problem) = self.go_on().await {
+                    if !std::mem::replace(&mut refused, true) {
+                        tracing::warn!(point = %self.by, "a mechtron is not told what it watches for now: {problem}");
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        })
+    }
+}
+
+/// A resource as mechtrons see it.
+fn json(resource: &Resource) -> Result<Bytes, Problem> {
+    let json = serde_json::to_vec(resource).map_err(|error| {
+        Problem::new(starlane_core::Code::Internal, format!("a resource as JSON: {error}"))
+    })?;
+    Ok(json.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use resource_registry::{Config, Create, Delete};
+    use starlane_core::{Agent, Phase, Status, Timestamp};
+
+    use super::*;
+
+    fn registry() -> Registry {
+        Registry::open(Config::in_memory(Arc::new(|| Timestamp(1)))).unwrap()
+    }
+
+    fn by() -> Agent {
+        Agent("mesh:users:ann".parse().unwrap())
+    }
+
+    async fn create(registry: &Registry, text: &str) {
+        registry.create(&by(), Create::new(text.parse().unwrap(), "Space".parse().unwrap())).await.unwrap();
+    }
+
+    async fn delete(registry: &Registry, text: &str) {
+        registry.delete(&by(), Delete::point(text.parse().unwrap(), false)).await.unwrap();
+    }
+
+    fn telling(registry: &Registry, after: Option<&Place>) -> Telling {
+        Telling::new(registry.clone(), "shop:a".parse().unwrap(), "*<Space>", after)
+    }
+
+    /// The next change, passing over what says only that nothing changed.
+    async fn told(telling: &mut Telling) -> (String, Place) {
+        loop {
+            let step = telling.next().await;
+            let Some(change) = step.change else { continue };
+            let json: serde_json::Value = serde_json::from_slice(&change.resource).unwrap_or_default();
+            return (format!("{:?} {}", change.what, json["point"].as_str().unwrap_or("-")), step.place);
+        }
+    }
+
+    #[test]
+    fn a_place_reads_as_it_prints() {
+        let point: Point = "shop:files:/a b.txt".parse().unwrap();
+        for at in [
+            At::List { at: Revision(7), after: None },
+            At::List { at: Revision(7), after: Some(point) },
+            At::After(Revision(9)),
+            At::Amid { after: Revision(9), commit: Revision(12), told: 3 },
+        ] {
+            assert_eq!(at.to_string().parse(), Ok(at));
+        }
+        for wrong in ["", "after", "after x", "amid 1 2", "later 3", "list 7 "] {
+            assert!(wrong.parse::<At>().is_err(), "{wrong}");
+        }
+    }
+
+    /// Whoever begins anew after each step hears the same as who goes on: nothing twice, nothing missed, in order.
+    #[tokio::test]
+    async fn it_goes_on_from_any_place() {
+        for begins_anew in [false, true] {
+            let registry = registry();
+            for name in ["a", "b", "c"] {
+                create(&registry, name).await;
+            }
+            let mut telling = telling(&registry, None);
+            let mut heard = Vec::new();
+            for count in 0..8 {
+                match count {
+                    // Amid the list: what is deleted was there when the list was begun.
+                    1 => {
+                        delete(&registry, "c").await;
+                        create(&registry, "aa").await;
+                    }
+                    // One commit with two changes.
+                    5 => {
+                        let both: Selector = "*<Space>".parse().unwrap();
+                        registry.delete(&by(), Delete::selector(both, false)).await.unwrap();
+                    }
+                    _ => {}
+                }
+                let (what, place) = told(&mut telling).await;
+                heard.push(what);
+                if begins_anew {
+                    telling = self::telling(&registry, Some(&place));
+                }
+            }
+            let expected = [
+                "Entered a",
+                "Entered b",
+                "Entered c",
+                "Left c",
+                "Entered aa",
+                "Left a",
+                "Left aa",
+                "Left b",
+            ];
+            assert_eq!(heard, expected, "{begins_anew}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_said_and_listed_again() {
+        let registry = registry();
+        create(&registry, "a").await;
+        let (_, place) = told(&mut telling(&registry, None)).await;
+        for name in ["b", "c"] {
+            create(&registry, name).await;
+        }
+        delete(&registry, "b").await;
+        registry.compact(registry.revision()).await.unwrap();
+        let mut later = telling(&registry, Some(&place));
+        let (what, amid) = told(&mut later).await;
+        assert_eq!(what, "Again -");
+        for expected in ["Entered a", "Entered c"] {
+            assert_eq!(told(&mut later).await.0, expected);
+        }
+        // Who heard that it begins again is not told so once more.
+        let mut after = telling(&registry, Some(&amid));
+        assert_eq!(told(&mut after).await.0, "Entered a");
+    }
+
+    #[tokio::test]
+    async fn what_changes_is_an_update() {
+        let registry = registry();
+        create(&registry, "a").await;
+        let mut telling = telling(&registry, None);
+        assert_eq!(told(&mut telling).await.0, "Entered a");
+        let status = Status::because(Phase::Ready, "it is looked after");
+        registry.set_status(&by(), &"a".parse().unwrap(), status).await.unwrap();
+        assert_eq!(told(&mut telling).await.0, "Updated a");
+    }
+}
