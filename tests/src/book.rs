@@ -4,14 +4,19 @@
 //! lines after it are what it prints, where `...` stands for any lines and `[..]` for any text in a line; `? N` is the
 //! exit code when it is not 0. `starlane serve` starts a node that lives until the page ends, or several that join it; the
 //! ports that the page names stand for the first node's real ones. What ends with ` &` goes on until the page ends, and prints
-//! what follows before the next command.
+//! what follows before the next command. A request for what is called `Get…` is typed again until it is answered as the page says:
+//! it asks for what comes by itself.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::{Node, Serve, binary, root};
+
+/// How long what comes by itself may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A step of a page.
 #[derive(Debug, PartialEq, Eq)]
@@ -173,7 +178,11 @@ fn shell(text: &str, node: &Node, here: &Path) -> Command {
 }
 
 fn type_in(page: &Path, line: usize, text: &str, expected: &[String], code: i32, node: &Node, here: &Path) {
-    let output = shell(&real(text, node), node, here).output().expect("a shell runs");
+    let mut output = shell(&real(text, node), node, here).output().expect("a shell runs");
+    let (asks, begun) = (text.contains("^Ext<Get"), Instant::now());
+    while asks && begun.elapsed() < PATIENCE && !matches(expected, &lines(&output.stdout)) {
+        output = shell(&real(text, node), node, here).output().expect("a shell runs");
+    }
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let place = format!("{}:{line}: $ {text}", page.display());
     assert_eq!(output.status.code(), Some(code), "{place}\n{out}{err}");
@@ -185,6 +194,10 @@ fn type_in(page: &Path, line: usize, text: &str, expected: &[String], code: i32,
         expected.join("\n"),
         printed.join("\n")
     );
+}
+
+fn lines(out: &[u8]) -> Vec<&str> {
+    std::str::from_utf8(out).unwrap_or_default().lines().map(str::trim_end).collect()
 }
 
 /// Whether lines are what a page says they are.

@@ -36,7 +36,7 @@ fn the_examples_are_as_their_readmes_say() {
         assert!(!required, "STARLANE_REQUIRE_NODE=1, and the example is not built: run scripts/node-tools");
         eprintln!("SKIPPED: the README of `orders`, whose TypeScript is not built (see scripts/node-tools)");
     }
-    for example in ["chat", "counter", "hello", "shop", "site", "orders"] {
+    for example in ["chat", "counter", "hello", "shop", "site", "ledger", "orders"] {
         if example != "orders" || has_node {
             book::run_at_root(&root().join("examples").join(example).join("README.md"));
         }

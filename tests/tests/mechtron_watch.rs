@@ -148,6 +148,22 @@ fn it_goes_on_where_it_was_on_another_node() {
 }
 
 #[test]
+fn kept_in_the_mesh_it_goes_on_where_it_was_when_its_node_is_lost() {
+    let mut nodes = Mesh::on_loopback(&[Plan::relay("cloud"), Plan::leaf("edge")]);
+    nodes.wait_ready(2, PATIENCE);
+    furnish(nodes.first());
+    ledger(nodes.first(), ", +durability=mesh, +place=[at in (\"cloud\", \"edge\")]");
+    expect_book(nodes.first(), &lines(0..0));
+    nodes.first().run(["move", "shop:ledger", "--to", "edge"]).ok();
+    nodes.first().exec(&script(0..30)).ok();
+    nodes.node_mut("edge").kill();
+    nodes.first().exec(&script(30..60)).ok();
+    expect_book(nodes.first(), &lines(0..60));
+    let (lives, _) = mesh::placed(&Api::of(nodes.first()), "shop:ledger").expect("it lives somewhere");
+    assert_eq!(lives, "cloud");
+}
+
+#[test]
 fn what_fails_is_told_again_and_what_comes_after_waits() {
     let node = Node::start();
     furnish(&node);
