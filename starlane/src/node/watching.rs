@@ -231,11 +231,15 @@ impl Telling {
     /// A page of the list, and where the watch begins after the last.
     async fn list(&mut self, selector: &Selector, at: Revision, after: Option<Point>) -> Result<(), Problem> {
         self.registry.fresh().await?;
-        let cursor = after.map(|after| Registry::cursor(selector, &after));
-        let page = match self.registry.select_at(selector, at, PAGE, cursor.as_deref()).await {
-            Ok(page) => page,
-            Err(Error::Gone { .. } | Error::NotYet { .. }) => return self.begin(true).await,
-            Err(error) => return Err(error.into()),
+        let mut cursor = after.map(|after| Registry::cursor(selector, &after));
+        let page = loop {
+            match self.registry.select_at(selector, at, PAGE, cursor.as_deref()).await {
+                // All of this page came later; there is more.
+                Ok(page) if page.resources.is_empty() && page.next.is_some() => cursor = page.next,
+                Ok(page) => break page,
+                Err(Error::Gone { .. } | Error::NotYet { .. }) => return self.begin(true).await,
+                Err(error) => return Err(error.into()),
+            }
         };
         let last = page.resources.len().checked_sub(1).filter(|_| page.next.is_none());
         if page.resources.is_empty() && page.next.is_none() {
@@ -441,6 +445,21 @@ mod tests {
             ];
             assert_eq!(heard, expected, "{begins_anew}");
         }
+    }
+
+    /// Every page of the list but the last is full of what came after it was begun.
+    #[tokio::test]
+    async fn a_list_is_told_to_its_end_whatever_came_meanwhile() {
+        let registry = registry();
+        create(&registry, "z").await;
+        let begun = At::List { at: registry.revision(), after: None }.place();
+        for number in 0..=PAGE {
+            create(&registry, &format!("a{number}")).await;
+        }
+        let mut telling = telling(&registry, Some(&begun));
+        let heard = tokio::time::timeout(Duration::from_secs(60), told(&mut telling)).await;
+        assert_eq!(heard.expect("the list ends").0, "Entered z");
+        assert_eq!(told(&mut telling).await.0, "Entered a0");
     }
 
     #[tokio::test]
