@@ -574,7 +574,9 @@ impl Drop for Conversation {
 impl Remains {
     fn split(mut given: VecDeque<Given>, begun: usize) -> Self {
         let failed = given.drain(..begun).map(|given| given.mail).collect();
-        let again = given.into_iter().filter(|given| !given.cancelled).map(|given| given.mail).collect();
+        // Whoever asked for what was cancelled has its answer; a change that did not begin is told again.
+        let again = given.into_iter().filter(|given| !given.cancelled || given.mail.change.is_some());
+        let again = again.map(|given| given.mail).collect();
         Self { failed, again, is_search: false }
     }
 }

@@ -212,3 +212,46 @@ async fn a_watch_that_cannot_be_is_refused_with_its_module() {
     let error = refused(many).await;
     assert!(error.contains("more than 16"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_watches_nothing_keeps_no_state_that_it_has_not() {
+    let world = World::with(EngineKind::Wasmi, |config| config.keep_place = Duration::from_secs(600));
+    let module = watcher(&world, &["a:*"]).await;
+    world.place(AT, &module, Durability::Node);
+    assert!(world.host.attend(&point(AT)));
+    tell(&world, "a:*", None);
+    while kept(&world).is_none() {
+        tokio::task::yield_now().await;
+    }
+    // It is further than what is kept when its code is changed.
+    tell(&world, "a:*", None);
+    while watched(&world).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let without = watcher(&world, &[]).await;
+    world.place(AT, &without, Durability::Node);
+    world.host.swap(&point(AT));
+    assert_eq!(world.number(AT, "c").await, 0);
+    world.clock.advance(Duration::from_secs(601));
+    assert_eq!(world.number(AT, "c").await, 0);
+    world.host.sleep(&point(AT));
+    while world.host.info(&point(AT)).await.unwrap().state != State::Sleeping {}
+    assert!(kept(&world).is_none_or(|kept| !kept.is_empty()), "nothing is no state");
+    assert_eq!(world.number(AT, "i").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_asks_again_for_code_that_could_not_be_had_for_a_watch() {
+    let world = World::new(EngineKind::Wasmi);
+    let module = watcher(&world, &["a:*"]).await;
+    *world.node.missing.lock().unwrap() = Code::Unreachable;
+    assert!(world.host.attend(&point(AT)));
+    while world.node.asked.lock().unwrap().is_empty()
+        || world.host.info(&point(AT)).await.is_none_or(|info| info.state != State::Sleeping)
+    {
+        tokio::task::yield_now().await;
+    }
+    // The clock stands still, so that nothing but the message asks.
+    world.place(AT, &module, Durability::Node);
+    assert_eq!(world.number(AT, "c").await, 0);
+}

@@ -97,7 +97,7 @@ pub(crate) async fn open(
             ));
         }
         Place::Embedded if known != Place::Embedded && !file.exists() => {
-            return Err(elsewhere(&known, &file));
+            return Err(elsewhere(&known, file.display()));
         }
         Place::Embedded => Opened { backing: Backing::File(file.clone()), etcd: None },
         Place::Etcd(address) => {
@@ -112,6 +112,9 @@ pub(crate) async fn open(
             }
             if empty && known == Place::Embedded && file.exists() {
                 return Err(here(&file, address));
+            }
+            if empty && matches!(known, Place::Etcd(_)) && place != known {
+                return Err(elsewhere(&known, address));
             }
             Opened { backing: Backing::Store(Arc::new(store.clone())), etcd: Some(store) }
         }
@@ -140,10 +143,12 @@ pub(crate) async fn open_etcd(address: &str, owner: Option<String>) -> Result<Et
     })
 }
 
-fn elsewhere(known: &Place, file: &Path) -> Problem {
-    let file = file.display();
-    Problem::new(Code::Usage, format!("the registry of this node is in {known}"))
-        .help(format!("move it first: `starlane registry migrate --from {known} --to {file}`"))
+fn elsewhere(known: &Place, asked: impl fmt::Display) -> Problem {
+    Problem::new(
+        Code::Usage,
+        format!("the registry of this node is in {known}, and there is none in {asked}"),
+    )
+    .help(format!("move it first: `starlane registry migrate --from {known} --to {asked}`"))
 }
 
 fn here(file: &Path, address: &str) -> Problem {

@@ -80,7 +80,7 @@ fn a_registry_is_kept_in_etcd_moved_there_and_back_and_served_by_two_as_written(
     {
         let text = keep.replace("etcd-1:2379,etcd-2:2379,etcd-3:2379", &members.join(","));
         let node = Serving::start(&text, &kept);
-        run("starlane create shop<Space>", &kept).ok();
+        run("starlane create 'shop<Space>'", &kept).ok();
         drop(node);
         // It remembers the address.
         let _node = Serving::start("starlane serve --data data", &kept);
@@ -89,12 +89,12 @@ fn a_registry_is_kept_in_etcd_moved_there_and_back_and_served_by_two_as_written(
     {
         let real = |text: &String| text.replace("etcd-1:2379", one.member(0));
         let node = Serving::start("starlane serve --data data", &moved);
-        run("starlane create shop<Space>", &moved).ok();
+        run("starlane create 'shop<Space>'", &moved).ok();
         drop(node);
         run(&real(to_etcd), &moved).ok();
         let node = Serving::start(&real(on_etcd), &moved);
         assert!(run("starlane get shop", &moved).ok().contains("shop<Space>"));
-        run("starlane create shop:late<Base>", &moved).ok();
+        run("starlane create 'shop:late<Base>'", &moved).ok();
         drop(node);
         std::fs::remove_file(moved.join("data/registry.redb")).expect("the source stayed as it was");
         run(&real(to_file), &moved).ok();

@@ -82,7 +82,11 @@ impl Shard {
 
     pub(super) fn wake_up(&mut self, at: u32) {
         let Some(slot) = self.slot(at) else { return };
-        let Some(activation) = slot.activation.clone() else { return };
+        let Some(activation) = slot.activation.clone() else {
+            // It could not be had when a watch needed it.
+            slot.phase = Step::Asking;
+            return self.ask_activation(at);
+        };
         if !slot.state_known && !activation.module.is_command() {
             return self.load(at, &activation);
         }
@@ -152,7 +156,7 @@ impl Shard {
             for mail in waiting {
                 self.refuse(mail, refusal.clone());
             }
-            return;
+            return self.watch_later(at);
         }
         let clock = self.config.clock.clone();
         let line_bytes = self.config.logs.line_bytes;

@@ -39,7 +39,8 @@ impl Shard {
         let Some(slot) = self.slot(at) else { return };
         let Some(activation) = slot.activation.clone() else { return };
         let state = held.state.as_ref().or(slot.state.as_ref());
-        let kept = slot.watches.pack(&held.told, state, now).unwrap_or_default();
+        // With neither a state nor a place there is nothing to keep.
+        let Some(kept) = slot.watches.pack(&held.told, state, now) else { return self.kept(at, held) };
         if let Some(live) = slot.live.as_deref_mut() {
             live.held = Some(held);
         }
@@ -67,6 +68,15 @@ impl Shard {
         let Some(held) = live.held.take() else { return };
         match saved {
             Ok(()) => self.kept(at, held),
+            // Nothing was changed but how far the watches are, which is kept with what comes next.
+            Err(refusal)
+                if held.state.is_none()
+                    && held.told.is_empty()
+                    && !matches!(refusal.code, Code::EpochStale | Code::NotFound) =>
+            {
+                slot.watches.not_kept();
+                self.kept(at, held);
+            }
             Err(refusal) => self.not_saved(at, held, refusal),
         }
     }
@@ -109,7 +119,10 @@ impl Shard {
         slot.state = None;
         slot.watches.reset();
         let detail = format!("its state could not be saved: {refusal}");
-        self.crashed(at, &Ended { code: refusal.code, detail }, true);
+        self.crashed(at, &Ended { code: refusal.code, detail: detail.clone() }, true);
+        for (selector, _) in &held.told {
+            self.change_failed(at, selector, &detail);
+        }
     }
 
     /// Answers those who wait for a commit that is of no use any more, whatever the mechtron answered.

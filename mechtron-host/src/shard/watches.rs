@@ -81,6 +81,7 @@ impl Watches {
             Some(Watching { watch: watch.clone(), ..before.swap_remove(same) })
         };
         self.list = wanted.iter().map(|watch| keep(watch).unwrap_or_else(|| Watching::new(watch))).collect();
+        self.unkept &= !self.list.is_empty();
     }
 
     /// Forgets the places of what is watched no more.
@@ -92,7 +93,9 @@ impl Watches {
     /// Nothing is told until the places are those of a state again.
     pub(super) fn pause(&mut self) {
         for known in &mut self.list {
-            *known = Watching::new(&known.watch);
+            // What failed does so again as soon as it is told again.
+            let Watching { failures, not_before, .. } = *known;
+            *known = Watching { failures, not_before, ..Watching::new(&known.watch) };
         }
         self.known = false;
         self.unkept = false;
@@ -168,6 +171,11 @@ impl Watches {
         self.unkept && self.kept_at.is_none_or(|kept| kept.saturating_add(every) <= now)
     }
 
+    /// The places that were to be kept are not.
+    pub(super) fn not_kept(&mut self) {
+        self.unkept = true;
+    }
+
     /// Whether a watch is further than what is kept.
     pub(super) fn is_unkept(&self) -> bool {
         self.unkept
@@ -178,7 +186,7 @@ impl Watches {
         let told = self.list.iter().filter(|known| known.next.is_some() && !known.given);
         let told = told.map(|known| known.not_before).filter(|moment| *moment > now).min().unwrap_or(NEVER);
         let kept = match (self.unkept, keep_every, self.kept_at) {
-            (true, Some(every), Some(kept)) => kept.saturating_add(every),
+            (true, Some(every), Some(kept)) => kept.saturating_add(every).max(self.again),
             _ => NEVER,
         };
         let again = if self.again > now { self.again } else { NEVER };
@@ -292,7 +300,7 @@ impl Shard {
             // They are tried again with the next that come.
             Err(refusal) => {
                 tracing::debug!(point = %slot.point, "how far its watches are is not kept: {refusal}");
-                slot.watches.unkept = true;
+                slot.watches.not_kept();
             }
         }
         self.make_ready(at);

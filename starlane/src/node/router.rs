@@ -233,8 +233,8 @@ impl Router {
         }
     }
 
-    /// Gives a request that goes on from here an id of its own: it may have been here before, when its receiver went to and
-    /// fro, so that this node waits for it under the old one. Its trace stays.
+    /// Gives a request that goes on from here an id of its own: where it goes it may have been before, when its receiver went to
+    /// and fro, so that it is waited for there under the old one. Its trace stays.
     fn rename(&self, header: &mut Header) {
         header.id = self.0.ids.next();
     }
@@ -262,6 +262,8 @@ impl Router {
             if let Err(refusal) = self.placed(&mut message).await {
                 return Outcome::Rejected(refusal);
             }
+            // It may go back to the node that it came from.
+            self.rename(&mut message.header);
             resource = match self.resource(&message.header.to) {
                 Ok(resource) => resource,
                 Err(refusal) => return Outcome::Rejected(refusal),

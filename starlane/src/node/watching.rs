@@ -107,8 +107,10 @@ impl Watching {
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(AGAIN_MAX);
-            if self.registry.get(point).is_none_or(|now| now.modified != resource.modified) {
-                // Whoever follows hears of that.
+            let is_same =
+                |now: Arc<Resource>| now.created == resource.created && now.properties == resource.properties;
+            if !self.registry.get(point).is_some_and(is_same) {
+                // Whoever follows looks at that.
                 return;
             }
         }

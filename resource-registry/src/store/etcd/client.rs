@@ -348,7 +348,7 @@ fn fault(name: &Arc<str>, status: &Status) -> Fault {
             Fault::Refused(Error::TooLarge(text))
         }
         Code::PermissionDenied | Code::Unauthenticated => Fault::Refused(Error::Denied { file, reason }),
-        Code::InvalidArgument if login::is_stale(status) => Fault::Refused(Error::Denied { file, reason }),
+        _ if login::is_stale(status) => Fault::Refused(Error::Denied { file, reason }),
         Code::ResourceExhausted | Code::InvalidArgument | Code::Unimplemented | Code::FailedPrecondition => {
             Fault::Refused(Error::Unavailable { file, reason })
         }

@@ -132,6 +132,8 @@ pub(super) fn under<T>(token: Option<&Token>, message: T) -> Request<T> {
 pub(super) fn is_stale(status: &Status) -> bool {
     match status.code() {
         Code::Unauthenticated => true,
+        // What releases before 3.5.2 or so say of the same: they know no code for it.
+        Code::Unknown => status.message() == "auth: revision in header is old",
         Code::InvalidArgument => {
             let unnamed = status.message().contains("user name is empty");
             unnamed || status.message().contains("revision of auth store is old")

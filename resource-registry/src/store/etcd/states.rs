@@ -237,7 +237,14 @@ impl EtcdStates {
                     lost = Some(reason.clone());
                     reason
                 }
-                Err(fault) => return Err(reading(client, fault)),
+                Err(fault) => {
+                    let error = reading(client, fault);
+                    // An earlier try may have written it, whatever is said of this one.
+                    return Err(match lost {
+                        Some(_) => Error::Unknown { reason: error.to_string().into() },
+                        None => error,
+                    });
+                }
             };
             let wait = backoff.next(jitter());
             if Instant::now() + wait >= until {

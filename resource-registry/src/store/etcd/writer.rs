@@ -305,7 +305,11 @@ impl Writer {
         if self.config.forgets && Instant::now() >= self.forget.1 {
             let (client, before) = (self.client.clone(), self.forget.0);
             self.forget = (self.basis.at, Instant::now() + self.config.forget_after);
-            tokio::spawn(async move { drop(client.compact(before).await) });
+            tokio::spawn(async move {
+                if let Err(fault @ Fault::Refused(_)) = client.compact(before).await {
+                    tracing::warn!(?fault, "etcd does not forget what it is told to, and grows");
+                }
+            });
         }
     }
 
