@@ -11,6 +11,7 @@ use orders::{OPEN, Order, point, surely};
 use serde_json::json;
 use starlane_client::core::Change;
 use starlane_client::{Client, Config, Error, Step};
+use tokio::sync::oneshot;
 
 use super::Report;
 use crate::Node;
@@ -35,7 +36,10 @@ pub fn orders_while_the_node_is_killed(count: usize, kills: usize) -> Report {
     runtime.block_on(async { orders::declare(&connect().await).await.expect("orders are declared") });
 
     let (done, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let watching = runtime.spawn(watch(runtime.block_on(connect()), ended.clone()));
+    let (listed, begun) = oneshot::channel();
+    let watching = runtime.spawn(watch(runtime.block_on(connect()), listed, ended.clone()));
+    // What is written before would be in the list already, as it is by then.
+    runtime.block_on(begun).expect("the list comes to its end");
     let writing = runtime.spawn(write(runtime.block_on(connect()), count, done.clone()));
 
     let (mut killed, steps) = (0, 3 * count);
@@ -125,15 +129,18 @@ async fn write(client: Client, count: usize, done: Arc<AtomicUsize>) -> Result<(
 }
 
 /// All steps of all orders until the last one, and how often the list came again.
-async fn watch(client: Client, ended: Arc<AtomicBool>) -> (Steps, usize) {
+async fn watch(client: Client, listed: oneshot::Sender<()>, ended: Arc<AtomicBool>) -> (Steps, usize) {
     let mut watch = client.watch(OPEN).await.expect("it can be watched");
-    let (mut seen, mut lists) = (Steps::new(), 0_usize);
+    let (mut seen, mut lists, mut listed) = (Steps::new(), 0_usize, Some(listed));
     let mut note = |order: &str, step: char| seen.entry(order.to_owned()).or_default().push(step);
     'all: while let Some(step) = watch.next().await {
         match step {
             Step::Listed { resources, last, .. } => {
                 resources.iter().for_each(|order| note(order.point.as_str(), 'e'));
                 lists += usize::from(last);
+                if let Some(listed) = listed.take_if(|_| last) {
+                    listed.send(()).expect("it is waited for");
+                }
             }
             Step::Changed { changes, .. } => {
                 for change in changes {
