@@ -1,5 +1,4 @@
 //! The program itself. Cargo builds it for this, and the README's commands are typed with it too.
-#![expect(clippy::unwrap_used, reason = "a program that cannot be run ends the test")]
 
 use std::process::Command;
 
