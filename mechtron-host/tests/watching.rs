@@ -145,8 +145,8 @@ async fn a_change_whose_state_was_not_kept_counts_once() {
     assert_eq!(world.number(AT, "c").await, 2);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn how_far_a_watch_is_that_tells_nothing_is_kept_without_waking_anybody() {
+/// One that sleeps, and of which it is kept that its watch told nothing so far; that is kept again after ten minutes.
+async fn told_nothing() -> World {
     let world = World::with(EngineKind::Wasmi, |config| config.keep_place = Duration::from_secs(600));
     let module = watcher(&world, &["a:*"]).await;
     world.place(AT, &module, Durability::Node);
@@ -155,6 +155,12 @@ async fn how_far_a_watch_is_that_tells_nothing_is_kept_without_waking_anybody() 
     while kept(&world).is_none() {
         tokio::task::yield_now().await;
     }
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_far_a_watch_is_that_tells_nothing_is_kept_without_waking_anybody() {
+    let world = told_nothing().await;
     tell(&world, "a:*", None);
     while *world.node.saves.lock().unwrap() < 2 {
         world.clock.advance(Duration::from_secs(60));
@@ -215,14 +221,7 @@ async fn a_watch_that_cannot_be_is_refused_with_its_module() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_watches_nothing_keeps_no_state_that_it_has_not() {
-    let world = World::with(EngineKind::Wasmi, |config| config.keep_place = Duration::from_secs(600));
-    let module = watcher(&world, &["a:*"]).await;
-    world.place(AT, &module, Durability::Node);
-    assert!(world.host.attend(&point(AT)));
-    tell(&world, "a:*", None);
-    while kept(&world).is_none() {
-        tokio::task::yield_now().await;
-    }
+    let world = told_nothing().await;
     // It is further than what is kept when its code is changed.
     tell(&world, "a:*", None);
     while watched(&world).is_empty() {

@@ -8,12 +8,12 @@
 //! it asks for what comes by itself.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufReader, Lines};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command};
 use std::time::{Duration, Instant};
 
-use crate::{Node, Serve, binary, root};
+use crate::{Node, Running, Serve, root, shell};
 
 /// How long what comes by itself may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ fn run_in(folder: &Path, pages: &[&Path]) {
     let mut here = folder.to_owned();
     for page in pages {
         let text = fs::read_to_string(page).expect("the page is there");
-        let mut typed = 0;
+        let mut count = 0;
         for step in steps(&text) {
             match step {
                 Step::File { path, content } => {
@@ -63,7 +63,10 @@ fn run_in(folder: &Path, pages: &[&Path]) {
                 }
                 Step::Command { text, .. } if text.starts_with("starlane serve") => match &node {
                     None => node = Some(Node::serve(Serve::named(name(&text)))),
-                    Some(first) => others.nodes.push(join(&text, first, &here)),
+                    Some(first) => {
+                        // The shell leaves its process to the node, which is ended in its place.
+                        others.nodes.push(Running::node(typed(&format!("exec {text}"), first, &here)));
+                    }
                 },
                 Step::Command { text, .. } if text.starts_with("cd ") => here = here.join(&text[3..]),
                 Step::Command { line, text, output, .. } if text.ends_with(" &") => {
@@ -80,11 +83,11 @@ fn run_in(folder: &Path, pages: &[&Path]) {
                 Step::Command { line, text, output, code } => {
                     let node = node.as_ref().expect("the first page starts a node");
                     type_in(page, line, &text, &output, code, node, &here);
-                    typed += 1;
+                    count += 1;
                 }
             }
         }
-        assert!(typed > 0, "{} shows no command", page.display());
+        assert!(count > 0, "{} shows no command", page.display());
     }
 }
 
@@ -92,23 +95,13 @@ fn run_in(folder: &Path, pages: &[&Path]) {
 #[derive(Default)]
 struct Others {
     /// Nodes that joined the first.
-    nodes: Vec<Child>,
+    nodes: Vec<Running>,
     programs: Vec<Program>,
-}
-
-impl Drop for Others {
-    fn drop(&mut self) {
-        for process in self.programs.iter_mut().map(|program| &mut program.process).chain(&mut self.nodes) {
-            // It may have ended by itself.
-            _ = process.kill();
-            _ = process.wait();
-        }
-    }
 }
 
 /// A program that goes on.
 struct Program {
-    process: Child,
+    _running: Running,
     /// Open for as long as it may print.
     _printed: Lines<BufReader<ChildStdout>>,
 }
@@ -116,12 +109,7 @@ struct Program {
 impl Program {
     /// Starts a program, and waits until it printed what a page says.
     fn start(place: &str, text: &str, output: &[String], node: &Node, here: &Path) -> Self {
-        let mut process = shell(&format!("exec {} 2>&1", real(text, node)), node, here)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a shell runs");
-        let mut printed = BufReader::new(process.stdout.take().expect("its output is piped")).lines();
+        let (running, mut printed) = Running::start(typed(&format!("exec {text} 2>&1"), node, here));
         for expected in output {
             let line = printed.next().and_then(Result::ok).unwrap_or_default();
             assert!(
@@ -129,28 +117,13 @@ impl Program {
                 "{place}\nthe page says:\n{expected}\nit printed:\n{line}"
             );
         }
-        Self { process, _printed: printed }
+        Self { _running: running, _printed: printed }
     }
 }
 
 /// How a page calls a node.
 fn name(text: &str) -> &str {
     text.split_once("--name ").map_or("node-1", |(_, rest)| rest.split(' ').next().unwrap_or(rest))
-}
-
-/// Starts a node that joins the first one, and waits until it is ready.
-fn join(text: &str, first: &Node, here: &Path) -> Child {
-    // The shell leaves its process to the node, which is ended in its place.
-    let mut node = shell(&format!("exec {}", real(text, first)), first, here)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a shell runs");
-    let mut ready = String::new();
-    let stdout = node.stdout.take().expect("its output is piped");
-    BufReader::new(stdout).read_line(&mut ready).expect("it says when it is ready");
-    assert!(ready.contains("is ready"), "{text} did not start: {ready}");
-    node
 }
 
 /// A command with the real ports in place of those of the page.
@@ -163,25 +136,18 @@ fn real(text: &str, node: &Node) -> String {
         .replace("cargo run --release -p orders --", "orders")
 }
 
-fn shell(text: &str, node: &Node, here: &Path) -> Command {
-    let programs = binary().parent().expect("a binary is in a folder").to_owned();
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", text])
-        .current_dir(here)
-        .env("PATH", path)
-        .env("STARLANE_DATA", node.data())
-        .env("NO_COLOR", "1")
-        .env("CARGO_TARGET_DIR", node.data().join("elsewhere"));
+/// What a page types, as it is on this machine.
+fn typed(text: &str, node: &Node, here: &Path) -> Command {
+    let mut command = shell(&real(text, node), node.data(), here);
+    command.env("CARGO_TARGET_DIR", node.data().join("elsewhere"));
     command
 }
 
 fn type_in(page: &Path, line: usize, text: &str, expected: &[String], code: i32, node: &Node, here: &Path) {
-    let mut output = shell(&real(text, node), node, here).output().expect("a shell runs");
+    let mut output = typed(text, node, here).output().expect("a shell runs");
     let (asks, begun) = (text.contains("^Ext<Get"), Instant::now());
     while asks && begun.elapsed() < PATIENCE && !matches(expected, &lines(&output.stdout)) {
-        output = shell(&real(text, node), node, here).output().expect("a shell runs");
+        output = typed(text, node, here).output().expect("a shell runs");
     }
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let place = format!("{}:{line}: $ {text}", page.display());

@@ -22,12 +22,14 @@ pub mod registry;
 #[cfg(unix)]
 pub mod relay;
 pub mod seeded;
+mod shell;
 pub mod soak;
 
 use std::path::{Path, PathBuf};
 
 pub use api::{Api, Asked};
 pub use node::{Answer, Node, Serve, binary, http, unstarted};
+pub use shell::{Running, shell};
 
 /// The root of the repository.
 pub fn root() -> PathBuf {

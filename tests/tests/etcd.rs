@@ -25,6 +25,16 @@ fn all(node: &Node) -> Value {
     select["resources"].clone()
 }
 
+/// What a node has whose registry is in an etcd is there again when it starts with what it remembers of the address.
+fn remembers(node: &mut Node) {
+    node.exec("create shop<Space>").ok();
+    let before = all(node);
+    node.kill();
+    node.keep_registry(None);
+    node.restart();
+    assert_eq!(all(node), before);
+}
+
 #[test]
 fn a_node_keeps_its_registry_in_etcd_and_it_moves_there_and_back() {
     let Some(etcd) = Etcd::start(1) else { return };
@@ -112,13 +122,7 @@ fn a_registry_is_kept_in_an_etcd_that_speaks_tls() {
     let Some(etcd) = Etcd::start_with_tls(1, right.path()) else { return };
     let address = etcd.address("mesh");
     let mut node = Node::serve(Serve { registry: Some(address.clone()), ..Serve::named("cloud") });
-    node.exec("create shop<Space>").ok();
-    let before = all(&node);
-    // It remembers the whole of it.
-    node.kill();
-    node.keep_registry(None);
-    node.restart();
-    assert_eq!(all(&node), before);
+    remembers(&mut node);
     node.kill();
 
     // Whoever believes another authority, or shows no certificate, or one of another authority, is not connected.
@@ -165,12 +169,7 @@ fn a_registry_is_kept_as_a_user_of_etcd_whose_password_nobody_is_told() {
     std::fs::write(&file, "the-secret\n").expect("a file can be written");
     let address = format!("{open}?user=mesh&password-file={}", file.display());
     let mut node = Node::serve(Serve { registry: Some(address.clone()), ..Serve::named("cloud") });
-    node.exec("create shop<Space>").ok();
-    let before = all(&node);
-    node.kill();
-    node.keep_registry(None);
-    node.restart();
-    assert_eq!(all(&node), before);
+    remembers(&mut node);
     assert!(!node.log().contains("the-secret"), "{}", node.log());
     node.kill();
 

@@ -3,13 +3,12 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::expect_used, reason = "a test ends when the machine does not play along")]
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use tests::etcd::Etcd;
 use tests::mesh::free_port;
-use tests::{Answer, binary, certificates, root};
+use tests::{Answer, Running, certificates, root, shell};
 
 /// The commands of the page's blocks in their order, without the names of machines before them.
 fn commands() -> Vec<String> {
@@ -22,45 +21,19 @@ fn commands() -> Vec<String> {
     commands
 }
 
-/// A shell in a folder that knows `starlane`.
-fn shell(text: &str, folder: &Path) -> Command {
-    let programs = binary().parent().expect("a binary is in a folder").to_owned();
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
-    let mut command = Command::new("sh");
-    command.args(["-c", text]).current_dir(folder).stdin(Stdio::null());
-    command.env("PATH", path).env("NO_COLOR", "1").env("STARLANE_DATA", folder.join("data"));
-    command
+/// A command in a folder, whose node has its data there too.
+fn typed(text: &str, folder: &Path) -> Command {
+    shell(text, &folder.join("data"), folder)
 }
 
 fn run(text: &str, folder: &Path) -> Answer {
-    shell(text, folder).output().expect("a shell runs").into()
+    typed(text, folder).output().expect("a shell runs").into()
 }
 
-/// A node that was started by a command of the page.
-struct Serving(Child);
-
-impl Serving {
-    /// Its web and API are at ports of their own; it is ready when this returns.
-    fn start(text: &str, folder: &Path) -> Self {
-        let doors = "--http 127.0.0.1:0 --api 127.0.0.1:0";
-        let listen = if text.contains("--listen") { "" } else { "--listen 127.0.0.1:0" };
-        let mut node = shell(&format!("exec {text} {doors} {listen}"), folder)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a shell runs");
-        let mut ready = String::new();
-        let stdout = node.stdout.take().expect("its output is piped");
-        BufReader::new(stdout).read_line(&mut ready).expect("it says when it is ready");
-        assert!(ready.contains("is ready"), "{text} did not start: {ready}");
-        Self(node)
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
+/// Starts a node whose web and API are at ports of their own.
+fn start(text: &str, folder: &Path) -> Running {
+    let listen = if text.contains("--listen") { "" } else { "--listen 127.0.0.1:0" };
+    Running::node(typed(&format!("exec {text} --http 127.0.0.1:0 --api 127.0.0.1:0 {listen}"), folder))
 }
 
 #[test]
@@ -79,26 +52,26 @@ fn a_registry_is_kept_in_etcd_moved_there_and_back_and_served_by_two_as_written(
     let members: Vec<&str> = (0..three.count()).map(|number| three.member(number)).collect();
     {
         let text = keep.replace("etcd-1:2379,etcd-2:2379,etcd-3:2379", &members.join(","));
-        let node = Serving::start(&text, &kept);
+        let node = start(&text, &kept);
         run("starlane create 'shop<Space>'", &kept).ok();
         drop(node);
         // It remembers the address.
-        let _node = Serving::start("starlane serve --data data", &kept);
+        let _node = start("starlane serve --data data", &kept);
         assert!(run("starlane get shop", &kept).ok().contains("shop<Space>"));
     }
     {
         let real = |text: &String| text.replace("etcd-1:2379", one.member(0));
-        let node = Serving::start("starlane serve --data data", &moved);
+        let node = start("starlane serve --data data", &moved);
         run("starlane create 'shop<Space>'", &moved).ok();
         drop(node);
         run(&real(to_etcd), &moved).ok();
-        let node = Serving::start(&real(on_etcd), &moved);
+        let node = start(&real(on_etcd), &moved);
         assert!(run("starlane get shop", &moved).ok().contains("shop<Space>"));
         run("starlane create 'shop:late<Base>'", &moved).ok();
         drop(node);
         std::fs::remove_file(moved.join("data/registry.redb")).expect("the source stayed as it was");
         run(&real(to_file), &moved).ok();
-        let _node = Serving::start(&real(on_file), &moved);
+        let _node = start(&real(on_file), &moved);
         assert!(run("starlane get shop:late", &moved).ok().contains("shop:late<Base>"));
     }
     {
@@ -108,13 +81,13 @@ fn a_registry_is_kept_in_etcd_moved_there_and_back_and_served_by_two_as_written(
         let real =
             |text: &String, me: &str| text.replace("0.0.0.0:4343", me).replace("etcd-1:2379,…/mesh", &etcds);
         let text = real(first, &address).replace("cloud-1.example.com:4343", &address);
-        let _first = Serving::start(&text, &cloud_1);
+        let _first = start(&text, &cloud_1);
         let made = run(token, &cloud_1).ok();
         let text = real(second, &other)
             .replace("cloud-2.example.com:4343", &other)
             .replace("cloud-1.example.com:4343", &address)
             .replace("TOKEN", made.trim());
-        let _second = Serving::start(&text, &cloud_2);
+        let _second = start(&text, &cloud_2);
         assert!(run("starlane get mesh:leader", &cloud_2).ok().contains("cloud-1"));
     }
     certificates::write(folder.path(), "127.0.0.1");
@@ -125,7 +98,7 @@ fn a_registry_is_kept_in_etcd_moved_there_and_back_and_served_by_two_as_written(
         .replace("/etc/starlane/ca.pem", &file("ca.pem"))
         .replace("/etc/starlane/me.pem", &file("cert.pem"))
         .replace("/etc/starlane/me.key", &file("key.pem"));
-    drop(Serving::start(&format!("{text} --data tls"), folder.path()));
+    drop(start(&format!("{text} --data tls"), folder.path()));
     one.admit("mesh", "of-mesh", "/users/");
     let password = folder.path().join("password");
     std::fs::write(&password, "of-mesh").expect("a file can be written");
@@ -136,5 +109,5 @@ fn a_registry_is_kept_in_etcd_moved_there_and_back_and_served_by_two_as_written(
             &format!("etcd://{}/users?", one.member(0)),
         )
         .replace("/etc/starlane/password", &password.display().to_string());
-    drop(Serving::start(&format!("{text} --data user"), folder.path()));
+    drop(start(&format!("{text} --data user"), folder.path()));
 }

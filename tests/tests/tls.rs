@@ -1,20 +1,28 @@
 //! A real node whose doors speak TLS, and the command line that talks to it.
+#![expect(clippy::expect_used, reason = "helpers of tests end the test")]
 
 use std::fs;
 use std::path::PathBuf;
 
 use rcgen::KeyPair;
 use starlane_client::{Call, Client, Config, Error, Reply, Step};
+use tempfile::TempDir;
 use tests::{Answer, Node, Serve, certificates};
 
-#[test]
-fn a_node_with_tls_serves_who_believes_its_certificate() {
-    let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+/// A node with a certificate for `localhost`, the folder that has it with its authority, and one with those of somebody else.
+fn with_tls() -> (Node, TempDir, TempDir) {
+    let [folder, other] = [0, 1].map(|_| tempfile::tempdir().expect("a folder"));
     certificates::write(folder.path(), "localhost");
     certificates::write(other.path(), "localhost");
     let file = |name: &str| folder.path().join(name);
-    let mut node =
-        Node::serve(Serve { tls: Some((file("cert.pem"), file("key.pem"))), ..Serve::named("node-1") });
+    let tls = Some((file("cert.pem"), file("key.pem")));
+    (Node::serve(Serve { tls, ..Serve::named("node-1") }), folder, other)
+}
+
+#[test]
+fn a_node_with_tls_serves_who_believes_its_certificate() {
+    let (mut node, folder, other) = with_tls();
+    let file = |name: &str| folder.path().join(name);
     // The folder's own command line just works, also after a restart, though the address is not the certificate's name.
     node.exec("create shop<Space>").ok();
     node.kill();
@@ -102,12 +110,8 @@ fn what_cannot_be_shown_is_told_before_anything_starts() {
 
 #[test]
 fn the_rust_client_reaches_a_node_with_tls_whose_certificate_it_believes() {
-    let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    certificates::write(folder.path(), "localhost");
-    certificates::write(other.path(), "localhost");
+    let (mut node, folder, other) = with_tls();
     let file = |name: &str| folder.path().join(name);
-    let mut node =
-        Node::serve(Serve { tls: Some((file("cert.pem"), file("key.pem"))), ..Serve::named("node-1") });
     let of_data = Config::of_data(node.data()).expect("the node runs");
     let named = |scheme: &str, host: &str| {
         Config::new(format!("{scheme}://{host}:{}", node.api().port()), of_data.token.clone())
