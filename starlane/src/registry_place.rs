@@ -1,7 +1,6 @@
 //! Where the registry of a mesh is kept: in a file of its node, or in an etcd.
 
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -111,7 +110,7 @@ pub(crate) async fn open(
                 .help("name the etcd and the prefix that the other nodes of the registry name"));
             }
             if empty && known == Place::Embedded && file.exists() {
-                return Err(here(&file, address));
+                return Err(elsewhere(file.display(), address));
             }
             if empty && matches!(known, Place::Etcd(_)) && place != known {
                 return Err(elsewhere(&known, address));
@@ -143,21 +142,12 @@ pub(crate) async fn open_etcd(address: &str, owner: Option<String>) -> Result<Et
     })
 }
 
-fn elsewhere(known: &Place, asked: impl fmt::Display) -> Problem {
+fn elsewhere(known: impl fmt::Display, asked: impl fmt::Display) -> Problem {
     Problem::new(
         Code::Usage,
         format!("the registry of this node is in {known}, and there is none in {asked}"),
     )
     .help(format!("move it first: `starlane registry migrate --from {known} --to {asked}`"))
-}
-
-fn here(file: &Path, address: &str) -> Problem {
-    let file = file.display();
-    Problem::new(
-        Code::Usage,
-        format!("the registry of this node is in {file}, and there is none in {address}"),
-    )
-    .help(format!("move it first: `starlane registry migrate --from {file} --to {address}`"))
 }
 
 #[cfg(test)]

@@ -126,7 +126,6 @@ fn join(words: Option<Vec<String>>) -> Result<Option<Join>, Problem> {
     Ok(Some(Join { address, token: token.clone() }))
 }
 
-/// What keeps others from reading along at the doors.
 /// Reads an origin, as browsers write it.
 fn origin(text: &str) -> Result<String, String> {
     let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
@@ -137,6 +136,7 @@ fn origin(text: &str) -> Result<String, String> {
     }
 }
 
+/// What keeps others from reading along at the doors.
 fn protection(args: &ServeArgs) -> Result<Protection, Problem> {
     match (&args.tls_cert, &args.tls_key) {
         (Some(certificate), Some(key)) => {
