@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{ReadTransaction, ReadableTable, StorageBackend, TableDefinition, TableError, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use starlane_core::{Epoch, Point};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::Error;
-use crate::store::{self, Apply, Engine, EngineConfig, Failure, Opener, file_opener};
+use crate::store::{self, Apply, Engine, EngineConfig, Failure, LOG_BYTES, file_opener};
 
 pub use remote::{MeshStates, RemoteStates, StateService};
 
@@ -44,31 +44,16 @@ impl StateStore {
     /// [`Error::Store`] when the file cannot be used.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        Self::open_with(Arc::from(path.to_string_lossy()), file_opener(path), Some(path))
-    }
-
-    /// Opens the states on bytes that are somewhere else.
-    ///
-    /// # Errors
-    /// As [`StateStore::open`].
-    pub fn open_on<B: StorageBackend>(
-        name: &str,
-        backend: impl Fn() -> std::io::Result<B> + Send + 'static,
-    ) -> Result<Self, Error> {
-        let opener: Opener = Box::new(move || Ok(Box::new(backend()?)));
-        Self::open_with(Arc::from(name), opener, None)
-    }
-
-    fn open_with(file: Arc<str>, backend: Opener, path: Option<&Path>) -> Result<Self, Error> {
         let config = EngineConfig {
-            file,
+            file: Arc::from(path.to_string_lossy()),
             format: "states",
             format_version: FORMAT_VERSION,
             // Each under way sends one job, and whoever gave up waiting may have left one behind.
             queue_max: 2 * COMMITS_MAX,
             cache_bytes: CACHE_BYTES,
-            backend,
-            path: path.map(Path::to_owned),
+            disk: file_opener(path),
+            log_bytes: LOG_BYTES,
+            path: Some(path.to_owned()),
         };
         let engine = Engine::open(config, States)?;
         Ok(Self { engine: Arc::new(engine), turns: Arc::new(Semaphore::new(COMMITS_MAX)) })

@@ -6,6 +6,8 @@
 #[cfg(test)]
 #[macro_use]
 mod conformance;
+#[cfg(test)]
+mod disk;
 mod engine;
 mod etcd;
 #[cfg(test)]
@@ -18,6 +20,7 @@ mod remote;
 mod rows;
 mod service;
 mod transfer;
+mod wal;
 mod wire;
 
 use std::collections::HashSet;
@@ -30,7 +33,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use starlane_core::{Epoch, Revision, Timestamp};
 
-pub(crate) use engine::{Apply, Engine, EngineConfig, Failure, Opener, file_opener};
+pub(crate) use engine::{Apply, Engine, EngineConfig, Failure, LOG_BYTES, file_opener};
 pub use etcd::{AddressError, ETCD_STATE_BYTES_MAX, EtcdConfig, EtcdStates, EtcdStore, EtcdTls, EtcdUser};
 pub use memory::MemoryStore;
 pub use redb::{RedbConfig, RedbStore};

@@ -1,4 +1,4 @@
-//! A redb file that is opened with care, and the one thread that writes to it: many jobs, one sync.
+//! A redb file that is opened with care, over its log, and the one thread that writes to it: many jobs, one sync.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +17,7 @@ use redb::{
 };
 
 use super::Error;
+use super::wal::Logged;
 
 /// Small rows that describe the file itself; its format is one of them.
 pub(crate) const META: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("meta");
@@ -26,6 +27,8 @@ const FORMAT: &[u8] = b"format";
 const GROUP_MAX: usize = 256;
 /// How long a group waits for the jobs that the last one leads to expect.
 const GATHER: Duration = Duration::from_millis(1);
+/// How long the log of a file may become, unless something else is said.
+pub(crate) const LOG_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a disk that took no writes is left alone before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -42,22 +45,45 @@ pub(crate) struct EngineConfig {
     /// Memory for pages of the file.
     pub(crate) cache_bytes: usize,
     /// Opens the bytes; again after the disk refused to write.
-    pub(crate) backend: Opener,
+    pub(crate) disk: Opener,
+    /// How long the log may become before what it holds goes to the file.
+    pub(crate) log_bytes: u64,
     /// The file to make first when it is missing.
     pub(crate) path: Option<PathBuf>,
 }
 
-pub(crate) type Opener = Box<dyn Fn() -> std::io::Result<Box<dyn StorageBackend>> + Send>;
+pub(crate) type Opener = Box<dyn Fn() -> std::io::Result<Files> + Send>;
 
-/// Opens, and makes when it is not there, a file; its folder must exist.
+/// Where the bytes of a file are, and those of its log.
+pub(crate) struct Files {
+    pub(crate) file: Box<dyn StorageBackend>,
+    pub(crate) log: Box<dyn StorageBackend>,
+}
+
+/// Opens, and makes when it is not there, a file and its log beside it, `FILE.wal`; its folder must exist.
 pub(crate) fn file_opener(path: &Path) -> Opener {
     let path: PathBuf = path.to_owned();
-    Box::new(move || {
-        let file =
-            std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-        let backend = FileBackend::new(file).map_err(std::io::Error::other)?;
-        Ok(Box::new(backend))
-    })
+    let mut log = path.clone().into_os_string();
+    log.push(".wal");
+    let log = PathBuf::from(log);
+    Box::new(move || Ok(Files { file: open_file(&path)?, log: open_file(&log)? }))
+}
+
+fn open_file(path: &Path) -> std::io::Result<Box<dyn StorageBackend>> {
+    let is_new = !path.try_exists()?;
+    let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    if is_new {
+        sync_folder(path)?;
+    }
+    Ok(Box::new(FileBackend::new(file).map_err(std::io::Error::other)?))
+}
+
+/// Makes durable that a file is where it is.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 /// Makes a file that is ready for use, unless there is one: first under another name, since a power cut while it is made
@@ -77,15 +103,14 @@ fn make_file(path: &Path, format: &str, version: u64) -> Result<(), Failure> {
     database.close()?;
     std::fs::File::open(&new).and_then(|file| file.sync_all()).map_err(io)?;
     std::fs::rename(&new, path).map_err(io)?;
-    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        Some(folder) => std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io),
-        None => Ok(()),
-    }
+    sync_folder(path).map_err(io)
 }
 
 pub(super) fn write_format(database: &Database, format: &str, version: u64) -> Result<(), Failure> {
     let mut write = database.begin_write()?;
     set_durable(&mut write)?;
+    // There may be no log under it.
+    write.set_two_phase_commit(true);
     write.open_table(META)?.insert(FORMAT, format!("{format} {version}").as_bytes())?;
     write.commit()?;
     Ok(())
@@ -259,13 +284,17 @@ impl OpenFile {
         let mut slot = self.database.write();
         let database = self.guarded(|| {
             *slot = None;
-            let backend = (config.backend)().map_err(redb::StorageError::Io)?;
-            let backend = WatchedBackend { inner: backend, health: self.health.clone() };
+            let disk = (config.disk)().map_err(redb::StorageError::Io)?;
+            let watched = |inner| Box::new(WatchedBackend { inner, health: self.health.clone() });
+            let promises = Arc::new(AtomicBool::new(false));
+            let (disk, log) = (watched(disk.file), watched(disk.log));
+            let logged = Logged::new(disk, log, config.log_bytes, promises.clone());
             let database = Builder::new()
                 .set_cache_size(config.cache_bytes)
                 .set_check_integrity_on_open(true)
-                .create_with_backend(backend)?;
+                .create_with_backend(logged)?;
             check_format(&database, &config)?;
+            promises.store(true, Ordering::Release);
             Ok(database)
         })?;
         *slot = Some(database);
@@ -329,9 +358,7 @@ fn check_format(database: &Database, config: &EngineConfig) -> Result<(), Failur
 }
 
 fn set_durable(write: &mut WriteTransaction) -> Result<(), Failure> {
-    write.set_durability(Durability::Immediate).map_err(|_| Failure::Damaged("a savepoint is in the way"))?;
-    write.set_two_phase_commit(true);
-    Ok(())
+    write.set_durability(Durability::Immediate).map_err(|_| Failure::Damaged("a savepoint is in the way"))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -423,6 +450,7 @@ impl<A: Apply> Writer<A> {
                 return Err(Failure::Redb(redb::Error::DatabaseClosed));
             };
             let mut write = database.begin_write()?;
+            // In one phase: the log keeps what is written until the sync in one piece.
             set_durable(&mut write)?;
             let (answers, changed) = apply.apply(&write, jobs)?;
             if changed {

@@ -1,158 +1,21 @@
-//! A disk that fails as disks do, and what the store makes of it.
+//! What the store makes of a disk that fails as disks do.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use parking_lot::Mutex;
-use redb::StorageBackend;
 use starlane_core::Revision;
 
+use super::disk::{Disk, Random};
 use super::{Commit, Error, Expect, Operation, RedbConfig, RedbStore, Store};
 
-const SECTOR: usize = 512;
+/// How long the log of the store may become: so short that it is often full.
+const LOG_BYTES: u64 = 256 * 1024;
 
-/// Bytes that are on the disk, and writes that are not yet.
-#[derive(Debug, Clone, Default)]
-struct Disk(Arc<Mutex<State>>);
-
-#[derive(Debug, Clone, Default)]
-struct State {
-    durable: Vec<u8>,
-    /// What the next sync makes durable, in order.
-    unsynced: Vec<Write>,
-    current: Vec<u8>,
-    syncs: u64,
-    /// The power goes at this sync: what was written since the one before is anybody's guess, what comes after is nothing.
-    cut_at: Option<u64>,
-    off: bool,
-    /// This sync fails.
-    fail_sync_at: Option<u64>,
-    room: Option<usize>,
-    writes_after_failure: u64,
-    failed: bool,
-}
-
-#[derive(Debug, Clone)]
-enum Write {
-    Bytes(usize, Vec<u8>),
-    Length(usize),
-}
-
-/// Deterministic and small: splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-}
-
-impl State {
-    /// What a start after the power cut finds: each unsynced write is there, or not, or torn between sectors.
-    fn after_power_cut(&self, random: &mut Random) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
-        for write in &self.unsynced {
-            match (random.below(3), write) {
-                (0, _) => {}
-                (1, Write::Bytes(at, data)) => put(&mut bytes, *at, data),
-                (_, Write::Bytes(at, data)) => {
-                    for (n, sector) in data.chunks(SECTOR).enumerate() {
-                        if random.below(2) == 0 {
-                            put(&mut bytes, at + n * SECTOR, sector);
-                        }
-                    }
-                }
-                (_, Write::Length(length)) => bytes.resize(*length, 0),
-            }
-        }
-        bytes
-    }
-}
-
-fn put(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
-    let end = at + data.len();
-    if bytes.len() < end {
-        bytes.resize(end, 0);
-    }
-    bytes[at..end].copy_from_slice(data);
-}
-
-impl Disk {
-    fn holding(bytes: Vec<u8>) -> Self {
-        let disk = Self::default();
-        *disk.0.lock() = State { durable: bytes.clone(), current: bytes, ..State::default() };
-        disk
-    }
-
-    fn open(&self) -> Result<RedbStore, Error> {
-        let disk = self.clone();
-        let config = RedbConfig { cache_bytes: 4 * 1024 * 1024, ..RedbConfig::default() };
-        RedbStore::open_on("disk", move || Ok(disk.clone()), &config)
-    }
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.0.lock().current.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let state = self.0.lock();
-        let at = offset as usize;
-        let bytes = state.current.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn set_len(&self, length: u64) -> Result<(), io::Error> {
-        let mut state = self.0.lock();
-        if state.room.is_some_and(|room| length as usize > room) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        if !state.off {
-            state.current.resize(length as usize, 0);
-            state.unsynced.push(Write::Length(length as usize));
-        }
-        Ok(())
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        let mut state = self.0.lock();
-        if state.fail_sync_at == Some(state.syncs) {
-            state.failed = true;
-            return Err(io::Error::other("EIO"));
-        }
-        if state.cut_at == Some(state.syncs) {
-            state.off = true;
-            return Err(io::Error::other("no power"));
-        }
-        state.syncs += 1;
-        state.durable = state.current.clone();
-        state.unsynced.clear();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        let mut state = self.0.lock();
-        state.writes_after_failure += u64::from(state.failed);
-        if !state.off {
-            let at = offset as usize;
-            put(&mut state.current, at, data);
-            state.unsynced.push(Write::Bytes(at, data.to_vec()));
-        }
-        Ok(())
-    }
+fn open(disk: &Disk) -> Result<RedbStore, Error> {
+    let disk = disk.clone();
+    let config = RedbConfig { cache_bytes: 4 * 1024 * 1024, log_bytes: LOG_BYTES, ..RedbConfig::default() };
+    RedbStore::open_on("disk", move || Ok(disk.files()), &config)
 }
 
 /// A script of commits from a seed, and what was acknowledged of it, key by key.
@@ -245,7 +108,7 @@ fn a_power_cut_at_any_sync_loses_nothing_that_was_acknowledged() {
     let (mut cuts, mut acknowledged) = (0, 0);
     for seed in 0..seeds() {
         let whole = Disk::default();
-        let store = whole.open().unwrap();
+        let store = open(&whole).unwrap();
         // A new file is made under another name and renamed when it is whole, so its own syncs cannot be cut.
         let made = whole.0.lock().syncs;
         Script::default().run(&store, seed, steps).unwrap();
@@ -257,12 +120,11 @@ fn a_power_cut_at_any_sync_loses_nothing_that_was_acknowledged() {
             let disk = Disk::default();
             disk.0.lock().cut_at = Some(cut_at);
             let mut script = Script::default();
-            if let Ok(store) = disk.open() {
+            if let Ok(store) = open(&disk) {
                 drop(script.run(&store, seed, steps));
             }
             let found = disk.0.lock().after_power_cut(&mut Random(seed ^ cut_at.rotate_left(32)));
-            let store = Disk::holding(found)
-                .open()
+            let store = open(&Disk::holding(found))
                 .unwrap_or_else(|error| panic!("seed {seed} cut {cut_at}: {error}"));
             script.check(&store);
             cuts += 1;
@@ -279,7 +141,7 @@ fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_opened_anew() 
     for fail_at in 0..60 {
         let disk = Disk::default();
         disk.0.lock().fail_sync_at = Some(fail_at);
-        let Ok(store) = disk.open() else {
+        let Ok(store) = open(&disk) else {
             fired += 1;
             continue;
         };
@@ -301,7 +163,7 @@ fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_opened_anew() 
         assert!(futures_block(store.snapshot(Bytes::new())).is_ok(), "reads go on");
         drop(store);
         assert_eq!(disk.0.lock().writes_after_failure, 0, "the disk is left alone");
-        script.check(&disk.open().unwrap());
+        script.check(&open(&disk).unwrap());
     }
     assert!(fired >= 40, "only {fired} syncs failed");
 }
@@ -309,10 +171,10 @@ fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_opened_anew() 
 #[test]
 fn a_full_disk_refuses_writes_and_recovers_by_itself() {
     let disk = Disk::default();
-    let store = disk.open().unwrap();
+    let store = open(&disk).unwrap();
     let mut script = Script::default();
     script.run(&store, 1, 30).unwrap();
-    let room = disk.0.lock().current.len();
+    let room = disk.0.lock().bytes();
     disk.0.lock().room = Some(room);
     let value = Bytes::from(vec![7; 200_000]);
     let big = |n: usize| Commit {
@@ -342,13 +204,13 @@ fn a_process_that_is_killed_on_a_full_disk_opens_again_reads_and_recovers() {
     let mut acknowledged = 0;
     for seed in 0..rounds {
         let disk = Disk::default();
-        let store = disk.open().unwrap();
+        let store = open(&disk).unwrap();
         let mut script = Script::default();
         script.run(&store, seed, 30).unwrap();
         let mut random = Random(seed);
         {
             let mut state = disk.0.lock();
-            state.room = Some(state.current.len() + random.below(400_000));
+            state.room = Some(state.bytes() + random.below(400_000));
         }
         let refused = (0..200).find_map(|n| {
             let (key, value) = (format!("big-{n}"), "b".repeat(1_000 + random.below(100_000)));
@@ -370,13 +232,13 @@ fn a_process_that_is_killed_on_a_full_disk_opens_again_reads_and_recovers() {
         // What a killed process wrote is still there; after a power cut only what was synced surely is.
         let left = {
             let state = disk.0.lock();
-            if seed % 2 == 0 { state.current.clone() } else { state.after_power_cut(&mut random) }
+            if seed % 2 == 0 { state.current() } else { state.after_power_cut(&mut random) }
         };
         drop(store);
-        let room = left.len();
+        let room = left.iter().map(Vec::len).sum();
         let disk = Disk::holding(left);
         disk.0.lock().room = Some(room);
-        let store = disk.open().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let store = open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         script.check(&store);
         let big = || Commit {
             operations: vec![Operation::put("after", Expect::Any, vec![7; 200_000])],
@@ -401,14 +263,31 @@ fn a_process_that_is_killed_on_a_full_disk_opens_again_reads_and_recovers() {
     assert!(acknowledged > 30 * rounds as usize);
 }
 
-#[test]
-fn damage_is_noticed_or_harmless() {
-    let disk = Disk::default();
-    let store = disk.open().unwrap();
-    let mut script = Script::default();
-    script.run(&store, 3, 60).unwrap();
-    drop(store);
-    let intact = disk.0.lock().durable.clone();
+/// Damages a file as disks and people do, in one place or in several.
+fn damage(bytes: &mut Vec<u8>, random: &mut Random, places: usize) {
+    match random.below(if places > 1 { 4 } else { 3 }) {
+        0 => bytes.truncate(random.below(bytes.len())),
+        1 => {
+            let page = random.below(bytes.len() / 4096) * 4096;
+            bytes[page..page + 4096].fill(0);
+        }
+        3 => {
+            let (a, b) = (random.below(bytes.len() / 4096), random.below(bytes.len() / 4096));
+            for n in 0..4096 {
+                bytes.swap(a * 4096 + n, b * 4096 + n);
+            }
+        }
+        _ => {
+            for _ in 0..=random.below(places) {
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1u8 << random.below(8);
+            }
+        }
+    }
+}
+
+/// Damages one of the two files again and again; how often that was noticed, and how often all was as before.
+fn damaged(intact: &[Vec<u8>; 2], which: usize, places: usize, script: &Script) -> (usize, usize) {
     let mut random = Random(17);
     let rounds = if seeds() > 10 { 5_000 } else { 40 };
     let (mut noticed, mut harmless) = (0, 0);
@@ -417,30 +296,12 @@ fn damage_is_noticed_or_harmless() {
     std::panic::set_hook(Box::new(|_| {}));
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         for _ in 0..rounds {
-            let mut bytes = intact.clone();
-            match random.below(4) {
-                0 => bytes.truncate(random.below(intact.len())),
-                1 => {
-                    let page = random.below(intact.len() / 4096) * 4096;
-                    bytes[page..page + 4096].fill(0);
-                }
-                2 => {
-                    let (a, b) = (random.below(intact.len() / 4096), random.below(intact.len() / 4096));
-                    for n in 0..4096 {
-                        bytes.swap(a * 4096 + n, b * 4096 + n);
-                    }
-                }
-                _ => {
-                    for _ in 0..=random.below(8) {
-                        let at = random.below(intact.len());
-                        bytes[at] ^= 1u8 << random.below(8);
-                    }
-                }
-            }
-            if bytes.is_empty() {
+            let mut files = intact.clone();
+            damage(&mut files[which], &mut random, places);
+            if files[0].is_empty() {
                 continue;
             }
-            match Disk::holding(bytes).open() {
+            match open(&Disk::holding(files)) {
                 Err(Error::Corrupt { file, .. }) => {
                     assert_eq!(&*file, "disk");
                     noticed += 1;
@@ -455,11 +316,68 @@ fn damage_is_noticed_or_harmless() {
         }
     }));
     std::panic::set_hook(hook);
-    println!("{noticed} damaged files were noticed, {harmless} were as good as before");
+    println!("{rounds} times damaged: noticed {noticed} times, as good as before {harmless} times");
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
-    assert!(noticed > rounds / 10 && harmless + noticed > rounds / 2);
+    assert!(harmless + noticed > rounds / 2);
+    (noticed, rounds)
+}
+
+#[test]
+fn damage_is_noticed_or_harmless() {
+    let disk = Disk::default();
+    let store = open(&disk).unwrap();
+    let mut script = Script::default();
+    script.run(&store, 3, 60).unwrap();
+    drop(store);
+    let intact = disk.0.lock().current();
+    let (noticed, rounds) = damaged(&intact, 0, 8, &script);
+    assert!(noticed > rounds / 10);
+    // All that was in the log is in the file.
+    damaged(&intact, 1, 8, &script);
+}
+
+/// The last record of a log cannot be told from one that a power cut tore; nothing else is lost unnoticed by damage in one place.
+#[test]
+fn damage_after_a_kill_is_noticed_or_costs_no_more_than_the_last_commit() {
+    let disk = Disk::default();
+    let store = open(&disk).unwrap();
+    let mut script = Script::default();
+    script.run(&store, 3, 58).unwrap();
+    let last = Operation::put("last", Expect::Any, "x");
+    futures_block(store.commit(Commit { operations: vec![last], ..Commit::default() })).unwrap();
+    script.unknown = vec![("last".to_owned(), Some("x".to_owned()))];
+    let intact = disk.0.lock().current();
+    drop(store);
+    for (which, places) in [(0, 8), (1, 1)] {
+        let (noticed, _) = damaged(&intact, which, places, &script);
+        assert!(noticed > 0);
+    }
+}
+
+#[test]
+fn a_log_that_is_not_that_of_the_file_is_refused() {
+    let killed = |seed| {
+        let disk = Disk::default();
+        let store = open(&disk).unwrap();
+        Script::default().run(&store, seed, 20).unwrap();
+        let files = disk.0.lock().current();
+        drop(store);
+        (files, disk.0.lock().current())
+    };
+    let ((_, [whole, _]), ([_, log], _)) = (killed(1), killed(2));
+    let refused = open(&Disk::holding([whole.clone(), log.clone()])).err();
+    let Some(Error::Corrupt { reason, .. }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("another file"), "{reason}");
+    // One that was closed has all in its file, and needs no log.
+    assert!(open(&Disk::holding([whole, Vec::new()])).is_ok());
+    // Nor is the log taken for one without its beginning.
+    let mut headless = log;
+    headless[..8192].fill(0);
+    let ([file, _], _) = killed(2);
+    let refused = open(&Disk::holding([file, headless])).err();
+    assert!(matches!(refused, Some(Error::Corrupt { .. })), "{refused:?}");
 }
 
 #[test]

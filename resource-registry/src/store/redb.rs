@@ -1,7 +1,7 @@
 //! The embedded store: one redb file with the tables main, log and meta.
 //!
-//! An acknowledged commit is on the disk: commits are in two phases and synced, many callers' at once. The log keeps
-//! what each commit changed, with what was before, until it is compacted away in small steps.
+//! An acknowledged commit is on the disk: commits are written to a log under the file and synced, many callers' at once
+//! (`wal.rs`). The table log keeps what each commit changed, with what was before, until it is compacted away in small steps.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -11,15 +11,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use redb::{
-    Database, ReadTransaction, ReadableTable, StorageBackend, Table, TableDefinition, TableError,
-    WriteTransaction,
-};
+use redb::{Database, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 use starlane_core::{Agent, Epoch, Point, Revision, Timestamp};
 use tokio::sync::oneshot;
 
 use super::engine::{
-    Apply, Engine, EngineConfig, Failure, META, OpenFile, Opener, file_opener, write_format,
+    Apply, Engine, EngineConfig, Failure, LOG_BYTES, META, OpenFile, Opener, file_opener, write_format,
 };
 use super::feed::{Feed, Log};
 use super::rows::{Damaged, decode_batch, decode_record, encode_batch, encode_record};
@@ -51,11 +48,14 @@ pub struct RedbConfig {
     pub queue_max: usize,
     /// Memory for pages of the file, in bytes.
     pub cache_bytes: usize,
+    /// How long the log beside the file may become, in bytes, before what it holds goes to the file. So much more memory is
+    /// needed at most. It is as short as what is written lets it be.
+    pub log_bytes: u64,
 }
 
 impl Default for RedbConfig {
     fn default() -> Self {
-        Self { queue_max: 4_096, cache_bytes: 64 * 1024 * 1024 }
+        Self { queue_max: 4_096, cache_bytes: 64 * 1024 * 1024, log_bytes: LOG_BYTES }
     }
 }
 
@@ -75,22 +75,24 @@ impl RedbStore {
         Self::open_with(Arc::from(path.to_string_lossy()), file_opener(path), Some(path), config)
     }
 
-    /// Opens the store on bytes that are somewhere else. The backend is opened again when it refused a write.
-    ///
-    /// # Errors
-    /// As [`RedbStore::open`].
-    pub fn open_on<B: StorageBackend>(
+    /// Opens the store on bytes that are somewhere else, those of the file and those of its log, and again when they refused a
+    /// write.
+    #[cfg(test)]
+    pub(super) fn open_on<B: redb::StorageBackend>(
         name: &str,
-        backend: impl Fn() -> std::io::Result<B> + Send + 'static,
+        disk: impl Fn() -> std::io::Result<[B; 2]> + Send + 'static,
         config: &RedbConfig,
     ) -> Result<Self, Error> {
-        let opener: Opener = Box::new(move || Ok(Box::new(backend()?)));
+        let opener: Opener = Box::new(move || {
+            let [file, log] = disk()?;
+            Ok(super::engine::Files { file: Box::new(file), log: Box::new(log) })
+        });
         Self::open_with(Arc::from(name), opener, None, config)
     }
 
     fn open_with(
         file: Arc<str>,
-        backend: Opener,
+        disk: Opener,
         path: Option<&Path>,
         config: &RedbConfig,
     ) -> Result<Self, Error> {
@@ -101,7 +103,8 @@ impl RedbStore {
             format_version: FORMAT_VERSION,
             queue_max: config.queue_max,
             cache_bytes: config.cache_bytes,
-            backend,
+            disk,
+            log_bytes: config.log_bytes,
             path: path.map(Path::to_owned),
         };
         let engine = Engine::open(config, Journal::new(feed.clone()))?;
