@@ -129,7 +129,9 @@ pub fn watches_under_faults(lab: Lab, asked: Watching) -> Option<Report> {
             }
         }
         due(faults + 1);
-        wait(PATIENCE, "the history is forgotten", || forgotten.load(Ordering::Relaxed) >= forgets * FORGOTTEN);
+        wait(PATIENCE, "the history is forgotten", || {
+            forgotten.load(Ordering::Relaxed) >= forgets * FORGOTTEN
+        });
         over.store(true, Ordering::Relaxed);
         let acknowledged = clients.into_iter().map(|client| client.join().expect("a client")).collect();
         wait(PATIENCE, "the last is made", || {
