@@ -9,7 +9,7 @@ use starlane_core::frame::Header;
 use starlane_core::{Code, Outcome, Refusal};
 use tokio::sync::oneshot;
 
-use crate::link::Link;
+use crate::link::{Link, Owed};
 use crate::node::{Node, Place};
 use crate::room::Room;
 
@@ -21,6 +21,8 @@ pub struct Answer {
     way: Option<Way>,
     place: Place,
     _room: Option<Room>,
+    /// The last to go, so that the link waits until the answer is in its lane.
+    _owed: Option<Owed>,
 }
 
 pub(crate) enum Way {
@@ -30,7 +32,11 @@ pub(crate) enum Way {
 
 impl Answer {
     pub(crate) fn new(node: Arc<Node>, way: Way, place: Place, room: Option<Room>) -> Self {
-        Self { node, way: Some(way), place, _room: room }
+        let owed = match &way {
+            Way::Link { link, .. } => Some(link.owe()),
+            Way::Here(_) => None,
+        };
+        Self { node, way: Some(way), place, _room: room, _owed: owed }
     }
 
     /// The outcome. Whoever does not wait any more hears nothing.

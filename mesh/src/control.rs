@@ -37,7 +37,9 @@ pub(crate) const EVENTS_MAX: usize = 1_024;
 const REMEMBERED_MAX: usize = 4_096;
 /// How often the routing hears of round trips.
 const MEASURE: Duration = Duration::from_secs(5);
-/// How long to wait for the other ends when the node stops.
+/// How long the other ends have for what they and this node still have to say when it stops.
+const LEAVE: Duration = Duration::from_secs(2);
+/// How long to wait until they know that it is gone.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Takes connections of nodes that are no members yet. It is called on the thread of the links and only hands them on.
@@ -55,6 +57,8 @@ pub(crate) enum Event {
     Greeted(Box<Greeted>),
     /// A connection did not become a link; `of` says whose, when it was known.
     Failed { address: Option<Address>, of: Option<(NodeId, usize)>, failure: Failure },
+    /// The node at the other end of a link stops.
+    Leaving { peer: NodeId, serial: u64 },
     /// A link ended, with all of its tasks.
     Ended { peer: NodeId, serial: u64 },
     /// A packet of the routing came.
@@ -164,6 +168,11 @@ impl State {
                 }
                 Event::Greeted(greeted) => self.handle_greeted(*greeted),
                 Event::Failed { address, of, failure } => self.handle_failed(address, of, &failure),
+                Event::Leaving { peer, serial } => {
+                    if self.link(peer).is_some_and(|link| link.serial == serial) {
+                        self.publish();
+                    }
+                }
                 Event::Ended { peer, serial } => self.handle_ended(peer, serial),
                 Event::Packet { peer, serial, packet } => self.handle_packet(peer, serial, packet),
                 Event::Written { peer, serial } => {
@@ -237,8 +246,9 @@ impl State {
     /// Tells the data plane where frames go.
     fn publish(&self) {
         let links = self.neighbours.iter();
-        let links = links.filter_map(|(id, neighbour)| Some((*id, neighbour.link.clone()?))).collect();
-        self.plane.node.set_table(Table { routes: self.routes.clone(), links });
+        let links = links.filter_map(|(id, neighbour)| Some((*id, neighbour.link.clone()?)));
+        let links = links.filter(|(_, link)| !link.is_let_go()).collect();
+        self.plane.node.set_table(Table { routes: self.routes.clone(), links, asks: true });
     }
 
     fn handle_incoming(&mut self, incoming: Incoming) {
@@ -531,13 +541,25 @@ impl State {
     }
 
     async fn say_goodbye(mut self) {
-        let nowhere = Table { routes: Arc::new(HashMap::new()), links: HashMap::new() };
-        self.plane.node.set_table(nowhere);
-        let reason = Close::Stopped;
-        self.plane.endpoint.close(VarInt::from_u32(reason.code()), reason.as_str().as_bytes());
+        // Nobody new comes in, nothing new is asked, and answers still find their way.
+        self.plane.endpoint.set_server_config(None);
+        let known = self.plane.node.table();
+        let (routes, links) = (known.routes.clone(), known.links.clone());
+        self.plane.node.set_table(Table { routes, links, asks: false });
         // Nobody hears what links still have to say.
         self.events.close();
         drop(self.events);
+        self.neighbours
+            .values()
+            .filter_map(|neighbour| neighbour.link.as_ref())
+            .for_each(|link| link.leave());
+        let all = async { while self.links.join_next().await.is_some() {} };
+        // Whoever does not answer in time loses what was on its way.
+        let _ = timeout(LEAVE, all).await;
+        let nowhere = Table { routes: Arc::new(HashMap::new()), links: HashMap::new(), asks: false };
+        self.plane.node.set_table(nowhere);
+        let reason = Close::Stopped;
+        self.plane.endpoint.close(VarInt::from_u32(reason.code()), reason.as_str().as_bytes());
         while self.links.join_next().await.is_some() {}
         // Whoever does not say goodbye finds out by itself.
         let _ = timeout(GOODBYE, self.plane.endpoint.wait_idle()).await;

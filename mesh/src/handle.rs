@@ -161,7 +161,9 @@ impl Handle {
         (self.node.requests.waiting(), self.node.running())
     }
 
-    /// Ends all links, and waits until nothing of them is left. What waits for an answer ends as `Unknown`.
+    /// Ends all links, and waits until nothing of them is left. Neighbours hear of it and send nothing new; what they sent before
+    /// comes to the local side, and what that answers within two seconds arrives before the link ends. What waits here for an
+    /// answer ends as `Unknown`, and so do calls of others that still run here.
     pub async fn stop(&self) {
         self.shell.stop.send_replace(true);
         let mut done = self.shell.done.subscribe();

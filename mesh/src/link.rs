@@ -5,17 +5,20 @@ mod lane;
 mod streams;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use quinn::{Connection, VarInt};
 use starlane_core::NodeId;
 use starlane_core::frame::{BODY_BYTES_MAX, Close, INLINE_BYTES_MAX, Kind, LANES, Life, Place, Taken};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 pub(crate) use arrivals::Held;
 pub(crate) use lane::{Content, Front, NotTaken, SHARED_BYTES_MIN};
@@ -33,6 +36,8 @@ use lane::Lane;
 const PACKETS_MAX: usize = 256;
 /// Bytes that a permit for large bodies stands for.
 const PERMIT_BYTES: usize = 1024;
+/// How long a neighbour that leaves has until its link is ended from here.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// The connection between two nodes.
 pub(crate) struct Link {
@@ -58,7 +63,16 @@ pub(crate) struct Link {
     lanes: Box<[Lane]>,
     arrivals: Arrivals,
     packets: mpsc::Sender<Bytes>,
+    farewell: watch::Sender<Farewell>,
+    /// Whether this node leaves, for those who pass here often.
+    leaves: AtomicBool,
+    /// Something came to its end that the end of the link may wait for.
+    moved: Notify,
+    /// Requests that came over it and are not answered.
+    owed: AtomicUsize,
     tickets: AtomicU64,
+    /// Large bodies that the other end does not have yet.
+    bodies_out: AtomicUsize,
     large_out: AtomicUsize,
     large_out_max: usize,
     large_in: Arc<Semaphore>,
@@ -70,6 +84,25 @@ pub(crate) struct Link {
     bytes_out: Counter,
 }
 
+/// Which of the two nodes leave.
+#[derive(Debug, Clone, Copy, Default)]
+struct Farewell {
+    mine: bool,
+    theirs: bool,
+}
+
+/// A part of a link that came to its end.
+enum Ended {
+    /// The other end said all that it had to say on a lane.
+    Heard,
+    /// The other end has all that was said on a lane.
+    Said,
+    Other,
+}
+
+/// A request that came over a link, until it is answered.
+pub(crate) struct Owed(Arc<Link>);
+
 /// What a link is made from.
 pub(crate) struct Begin {
     pub(crate) serial: u64,
@@ -80,6 +113,13 @@ pub(crate) struct Begin {
     pub(crate) dialled: bool,
     pub(crate) connection: Connection,
     pub(crate) now: Duration,
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.0.owed.fetch_sub(1, Ordering::SeqCst);
+        self.0.went_on();
+    }
 }
 
 impl Link {
@@ -109,7 +149,12 @@ impl Link {
             lanes,
             arrivals: Arrivals::new(config.held_frames_max, config.large_bytes_max),
             packets,
+            farewell: watch::Sender::default(),
+            leaves: AtomicBool::new(false),
+            moved: Notify::new(),
+            owed: AtomicUsize::new(0),
             tickets: AtomicU64::new(0),
+            bodies_out: AtomicUsize::new(0),
             large_out: AtomicUsize::new(0),
             large_out_max: config.large_bytes_max,
             large_in: Arc::new(Semaphore::new(large_in)),
@@ -149,6 +194,7 @@ impl Link {
         lane.push(now_ms, kind, front, place, Content::Copied(&[])).inspect_err(|_| {
             free();
         })?;
+        self.bodies_out.fetch_add(1, Ordering::Relaxed);
         self.transport.spawn(streams::send_body(self.clone(), ticket, body));
         Ok(())
     }
@@ -165,6 +211,31 @@ impl Link {
         close(&self.connection, reason);
     }
 
+    /// Ends the link in order, since this node stops: the other end hears of it and says what it had begun to say; then it is
+    /// answered, and when it has every answer the connection is closed.
+    pub(crate) fn leave(&self) {
+        self.leaves.store(true, Ordering::SeqCst);
+        self.farewell.send_modify(|farewell| farewell.mine = true);
+    }
+
+    /// Something that the end of the link may wait for came to its end.
+    fn went_on(&self) {
+        if self.leaves.load(Ordering::SeqCst) {
+            self.moved.notify_one();
+        }
+    }
+
+    /// The other node stops: it is sent what waits, and nothing new.
+    pub(crate) fn let_go(&self) {
+        self.lanes.iter().for_each(Lane::close);
+        self.farewell.send_modify(|farewell| farewell.theirs = true);
+    }
+
+    /// Whether the other node stops.
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.farewell.borrow().theirs
+    }
+
     /// The round trip, as measured.
     pub(crate) fn rtt(&self) -> Duration {
         self.connection.rtt()
@@ -173,6 +244,12 @@ impl Link {
     /// How many signals were taken from it.
     pub(crate) fn taken(&self) -> Taken {
         Taken { link: self.tag, lanes: read(&self.signals_taken) }
+    }
+
+    /// A request came over it, which the end of the link waits for.
+    pub(crate) fn owe(self: &Arc<Self>) -> Owed {
+        self.owed.fetch_add(1, Ordering::SeqCst);
+        Owed(self.clone())
     }
 
     /// How many signals were sent over it, by lane.
@@ -216,24 +293,43 @@ impl Link {
     ) {
         let mut tasks = JoinSet::new();
         for (lane, (send, receive)) in streams.lanes.into_iter().enumerate() {
-            tasks.spawn(streams::write_lane(node.clone(), self.clone(), lane, send));
-            tasks.spawn(streams::read_lane(node.clone(), self.clone(), lane, receive));
+            let (write, read) = (
+                streams::write_lane(node.clone(), self.clone(), lane, send),
+                streams::read_lane(node.clone(), self.clone(), lane, receive),
+            );
+            tasks.spawn(write.map(|()| Ended::Said));
+            tasks.spawn(read.map(|()| Ended::Heard));
         }
         let ControlStream { send, receive, slicer } = streams.control;
-        tasks.spawn(streams::write_control(self.clone(), send, packets, events.clone()));
-        tasks.spawn(streams::read_control(node.clone(), self.clone(), receive, slicer, events.clone()));
-        tasks.spawn(streams::read_bodies(node.clone(), self.clone()));
+        let write = streams::write_control(self.clone(), send, packets, events.clone());
+        let read = streams::read_control(node.clone(), self.clone(), receive, slicer, events.clone());
+        tasks.spawn(write.map(|()| Ended::Other));
+        tasks.spawn(read.map(|()| Ended::Other));
+        tasks.spawn(streams::read_bodies(node.clone(), self.clone()).map(|()| Ended::Other));
+        let (mut unheard, mut unsaid) = (LANES, LANES);
+        let mut farewell = self.farewell.subscribe();
+        let mut waits = pin!(self.wait_for_their_end());
         let reason = loop {
+            if farewell.borrow_and_update().mine {
+                self.take_leave(unheard, unsaid);
+            }
             tokio::select! {
                 biased;
                 reason = self.connection.closed() => break reason,
-                Some(ended) = tasks.join_next() => {
-                    // A link without it would only look well.
-                    if let Err(error) = ended {
+                Ok(()) = farewell.changed() => {}
+                () = self.moved.notified() => {}
+                // From then on the connection is closed, so that this is not asked again.
+                () = &mut waits => self.close(Close::Stopped),
+                Some(ended) = tasks.join_next() => match ended {
+                    Ok(Ended::Heard) => unheard -= 1,
+                    Ok(Ended::Said) => unsaid -= 1,
+                    Ok(Ended::Other) => {}
+                    Err(error) => {
+                        // A link without it would only look well.
                         tracing::error!(peer = %self.peer.name, %error, "a task of a link broke");
                         self.close(Close::Broken);
                     }
-                }
+                },
             }
         };
         self.lanes.iter().for_each(Lane::close);
@@ -245,6 +341,24 @@ impl Link {
         tracing::debug!(peer = %self.peer.name, %reason, lost, "a link ended");
         // The control plane is gone only when the node stops.
         let _ = events.send(Event::Ended { peer: self.id, serial: self.serial }).await;
+    }
+
+    /// Goes on to leave: the last answers are said when all was heard, and the connection is closed when they arrived.
+    fn take_leave(&self, unheard: usize, unsaid: usize) {
+        if unheard > 0 || !self.arrivals.is_empty() || self.owed.load(Ordering::SeqCst) > 0 {
+            return;
+        }
+        self.lanes.iter().for_each(Lane::close);
+        if unsaid == 0 && self.bodies_out.load(Ordering::SeqCst) == 0 {
+            self.close(Close::Stopped);
+        }
+    }
+
+    /// Waits until a neighbour that said it leaves had long enough to do so.
+    async fn wait_for_their_end(&self) {
+        // It fails when the link is gone, and is part of it.
+        let _ = self.farewell.subscribe().wait_for(|farewell| farewell.theirs).await;
+        sleep(LEAVE_MAX).await;
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) struct Node {
 pub(crate) struct Table {
     pub(crate) routes: Arc<dyn NextHop>,
     pub(crate) links: HashMap<NodeId, Arc<Link>>,
+    /// Whether this node may ask others; it does not any more when it stops.
+    pub(crate) asks: bool,
 }
 
 impl Table {
@@ -85,7 +87,11 @@ impl Node {
             local,
             transport,
             caller,
-            table: RwLock::new(Arc::new(Table { routes: Arc::new(HashMap::new()), links: HashMap::new() })),
+            table: RwLock::new(Arc::new(Table {
+                routes: Arc::new(HashMap::new()),
+                links: HashMap::new(),
+                asks: true,
+            })),
             calls,
             next_call: AtomicU64::new(0),
             config,

@@ -156,6 +156,11 @@ impl Arrivals {
         Turn::Later
     }
 
+    /// Whether nothing waits for a body.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().bodies.is_empty()
+    }
+
     /// A body's stream began.
     pub(crate) fn claim(&self, ticket: u64) -> Result<Claim, Violation> {
         let mut state = self.state.lock();

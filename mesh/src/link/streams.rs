@@ -27,6 +27,8 @@ const TURN_BYTES: usize = 256 * 1024;
 const BODY_BYTES_AHEAD: usize = 1024 * 1024;
 /// Bodies on streams of their own give way to frames.
 const BODY_PRIORITY: i32 = -1;
+/// That a node leaves is said behind all that it said before.
+const FAREWELL_PRIORITY: i32 = -2;
 
 /// The streams that a link begins with.
 pub(crate) struct Streams {
@@ -50,7 +52,7 @@ struct Batch {
     kept: Vec<(Bytes, Piece)>,
 }
 
-/// Writes what waits in a lane, many frames at once.
+/// Writes what waits in a lane, many frames at once, until the lane is closed and the other end has all of it.
 pub(super) async fn write_lane(node: Arc<Node>, link: Arc<Link>, lane: usize, mut send: SendStream) {
     let mut batch = Batch::default();
     let mut in_a_row = 0;
@@ -89,6 +91,10 @@ pub(super) async fn write_lane(node: Arc<Node>, link: Arc<Link>, lane: usize, mu
             yield_now().await;
         }
     }
+    // A connection that is lost has taken what it took.
+    if send.finish().is_ok() {
+        let _ = send.stopped().await;
+    }
 }
 
 /// Counts what was sent, and gives back what was not: a frame that was not written to its end cannot have arrived.
@@ -120,7 +126,7 @@ fn settle(node: &Node, link: &Link, lane: usize, kept: &mut Vec<(Bytes, Piece)>,
     node.counters.bytes_out.add(written as u64);
 }
 
-/// Reads what comes over a lane, until the connection ends.
+/// Reads what comes over a lane, until the other end has said all or the connection ends.
 pub(super) async fn read_lane(node: Arc<Node>, link: Arc<Link>, lane: usize, mut receive: RecvStream) {
     let mut slicer = Slicer::frames();
     let mut heads = Heads::default();
@@ -184,14 +190,20 @@ fn read_frames(
 pub(super) async fn send_body(link: Arc<Link>, ticket: u64, body: Bytes) {
     let bytes = body.len();
     // An error means that the connection is lost, and with it the frame.
+    let mut sent = None;
     if let Ok(mut send) = link.connection.open_uni().await {
         let _ = send.set_priority(BODY_PRIORITY);
         let mut chunks = [Bytes::copy_from_slice(&write_ticket(ticket)), body];
-        if send.write_all_chunks(&mut chunks).await.is_ok() {
-            let _ = send.finish();
+        if send.write_all_chunks(&mut chunks).await.is_ok() && send.finish().is_ok() {
+            sent = Some(send);
         }
     }
     link.large_out.fetch_sub(bytes, Ordering::Relaxed);
+    if let Some(sent) = sent {
+        let _ = sent.stopped().await;
+    }
+    link.bodies_out.fetch_sub(1, Ordering::SeqCst);
+    link.went_on();
 }
 
 /// Reads bodies on streams of their own, until the connection ends.
@@ -242,21 +254,29 @@ async fn read_body(node: Arc<Node>, link: Arc<Link>, mut receive: RecvStream) {
     }
     node.counters.bodies_in.one();
     link.arrivals.arrived(ticket, body.freeze(), |lane, held| node.go_on(&link, lane, &held));
+    link.went_on();
 }
 
-/// Writes the packets of the routing.
+/// Writes the packets of the routing, until this node leaves: that the stream ends says so.
 pub(super) async fn write_control(
     link: Arc<Link>,
     mut send: SendStream,
     mut packets: mpsc::Receiver<Bytes>,
     events: mpsc::Sender<Event>,
 ) {
+    let mut farewell = link.farewell.subscribe();
     loop {
         let packet = tokio::select! {
             packet = packets.recv() => packet,
             _ = link.connection.closed() => None,
+            _ = farewell.wait_for(|farewell| farewell.mine) => None,
         };
-        let Some(packet) = packet else { return };
+        let Some(packet) = packet else {
+            let _ = send.set_priority(FAREWELL_PRIORITY);
+            // A connection that is lost says it by itself.
+            let _ = send.finish();
+            return;
+        };
         let mut out = Vec::new();
         if let Err(error) = Control::Routing(packet).write(&mut out) {
             tracing::warn!(peer = %link.peer.name, %error, "a packet of the routing cannot be sent");
@@ -301,7 +321,12 @@ pub(super) async fn read_control(
         match receive.read_chunk(usize::MAX, true).await {
             Ok(Some(chunk)) => slicer.push(chunk.bytes),
             // A node that has no more to say about itself leaves.
-            Ok(None) => return link.close(Close::Stopped),
+            Ok(None) => {
+                link.let_go();
+                // The control plane is gone only when this node leaves as well.
+                let _ = events.send(Event::Leaving { peer: link.id, serial: link.serial }).await;
+                return;
+            }
             Err(_) => return,
         }
     }

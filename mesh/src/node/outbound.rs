@@ -221,6 +221,9 @@ impl Node {
             Request::rejected(code, detail)
         };
         let table = self.table.read();
+        if !table.asks {
+            return rejected(Code::Unreachable, "the links of this node are being stopped");
+        }
         let Some(link) = table.toward(header.to) else {
             return rejected(Code::Unreachable, "no way leads to the node");
         };

@@ -3,6 +3,7 @@
 
 mod bodies;
 mod hostile;
+mod leaving;
 mod links;
 mod members;
 mod net;

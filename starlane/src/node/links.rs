@@ -35,8 +35,6 @@ pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether all requests of others are answered, when the node stops.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How long the last answers have to leave this node.
-const LAST_ANSWERS: Duration = Duration::from_millis(50);
 /// How long a node that asks may be unknown.
 const WHO_MAX: Duration = Duration::from_secs(2);
 
@@ -424,7 +422,8 @@ impl Arrivals {
         *self.receivers.write() = Some(Arc::new(receivers));
     }
 
-    /// Takes no more requests, and waits until those that were taken are answered, for a time at most.
+    /// Takes no more requests, and waits until those that were taken are answered, for a time at most. That the answers arrive is
+    /// seen to when the links are stopped.
     pub(super) async fn settle(&self, within: Duration) {
         self.stops.store(true, Ordering::Relaxed);
         let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -432,8 +431,6 @@ impl Arrivals {
         while self.asked.load(Ordering::Relaxed) > 0 && begun.elapsed() < within {
             looks.tick().await;
         }
-        // The last answers are on their way.
-        tokio::time::sleep(LAST_ANSWERS).await;
     }
 
     /// Answers nothing any more, and lets go of the node's parts.
