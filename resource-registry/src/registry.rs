@@ -91,6 +91,8 @@ pub(crate) struct Inner {
 #[derive(Debug, Clone)]
 struct Reached {
     revision: Revision,
+    /// Whether all indexes are full.
+    filled: bool,
     /// Why it goes no further.
     stopped: Option<store::Error>,
 }
@@ -219,6 +221,13 @@ impl Inner {
             Some(error) if reached.revision < revision => Err(error.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// Waits until the indexes are full that were declared before, or the view goes no further.
+    async fn filled(&self) {
+        let mut reached = self.reached.subscribe();
+        // It fails when the registry is closed.
+        let _ = reached.wait_for(|reached| reached.filled || reached.stopped.is_some()).await;
     }
 
     /// Waits until the view shows all that was acknowledged before, and tells how far that is.

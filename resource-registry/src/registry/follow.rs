@@ -54,7 +54,7 @@ pub(super) fn run(store: Arc<dyn Store>, config: Config, loaded: Loaded) {
             store: store.clone(),
             remote,
             view: RwLock::new(view),
-            reached: watch::Sender::new(Reached { revision: after, stopped: None }),
+            reached: watch::Sender::new(Reached { revision: after, filled: true, stopped: None }),
             hub: Hub::new(after),
             locks: Locks::default(),
             counters: Mutex::default(),
@@ -118,7 +118,8 @@ async fn follow(inner: Weak<Inner>, store: Arc<dyn Store>) {
     loop {
         let mut commits = store.watch(Bytes::new(), seen);
         let stopped = loop {
-            let event = commits.next().await;
+            let fill = || inner.upgrade().is_some_and(|inner| inner.fill());
+            let event = next(&mut *commits, fill).await;
             let Some(inner) = inner.upgrade() else { return };
             let stopped = take_in(&inner, &mut unpacker, &mut *commits, event);
             seen = inner.published();
@@ -148,6 +149,21 @@ async fn follow(inner: Weak<Inner>, store: Arc<dyn Store>) {
         drop(inner);
         tokio::time::sleep(backoff.next(jitter())).await;
     }
+}
+
+/// The next event. Before it `fill` puts one stretch into an index that is not full and tells whether there is more to do, and
+/// more stretches while no event comes: neither what is committed nor an index waits for the end of the other.
+async fn next(
+    commits: &mut dyn store::Watch,
+    mut fill: impl FnMut() -> bool,
+) -> Result<store::Event, store::Error> {
+    while fill() {
+        if let Some(event) = commits.next().now_or_never() {
+            return event;
+        }
+        tokio::task::yield_now().await;
+    }
+    commits.next().await
 }
 
 /// Why a watch of the store goes no further.
@@ -322,7 +338,6 @@ impl Inner {
         }
         view.revision = revision;
         self.hub.leap(revision);
-        self.fill(view);
     }
 
     fn step(
@@ -349,25 +364,71 @@ impl Inner {
         }
         view.revision = revision;
         self.hub.dispatch(revision, &steps);
-        self.fill(view);
     }
 
-    /// Fills the indexes that were declared while others read: nobody but this thread changes the view.
-    fn fill(&self, view: RwLockWriteGuard<'_, View>) {
-        let mut unfilled = view.is_unfilled();
-        drop(view);
-        while unfilled {
-            unfilled = self.view.write().fill(LOOKS);
+    /// Puts the next stretch into an index that was declared, and tells whether there is more to do. Nobody but this thread
+    /// changes the view.
+    fn fill(&self) -> bool {
+        if !self.view.read().is_unfilled() {
+            return false;
         }
+        let unfilled = self.view.write().fill(LOOKS);
+        if !unfilled {
+            self.publish();
+        }
+        unfilled
     }
 
     fn publish(&self) {
-        let revision = self.view.read().revision;
-        self.reached.send_modify(|reached| reached.revision = revision);
+        let view = self.view.read();
+        let (revision, filled) = (view.revision, !view.is_unfilled());
+        drop(view);
+        self.reached.send_modify(|reached| (reached.revision, reached.filled) = (revision, filled));
     }
 
     fn stop(&self, error: store::Error) {
         self.reached.send_modify(|reached| reached.stopped = Some(error));
         self.hub.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+
+    /// Events that are there already; then none comes.
+    struct There(VecDeque<u64>);
+
+    impl store::Watch for There {
+        fn next(&mut self) -> BoxFuture<'_, Result<store::Event, store::Error>> {
+            match self.0.pop_front() {
+                Some(revision) => {
+                    futures::future::ready(Ok(store::Event::Progress(Revision(revision)))).boxed()
+                }
+                None => futures::future::pending().boxed(),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_committed_and_a_new_index_do_not_wait_for_each_other() {
+        let mut commits = There([1, 2, 3].into());
+        let mut stretches = 0..5_u64;
+        for expected in 1..=3 {
+            let event = next(&mut commits, || stretches.next().is_some()).await;
+            assert!(matches!(event, Ok(store::Event::Progress(Revision(n))) if n == expected), "{event:?}");
+            assert_eq!(stretches.start, expected, "one stretch for each event");
+        }
+        // While nothing is committed it goes on, and then it waits.
+        let mut waits = Box::pin(next(&mut commits, || stretches.next().is_some()));
+        for _ in 0..4 {
+            assert!((&mut waits).now_or_never().is_none());
+        }
+        drop(waits);
+        assert!(stretches.is_empty());
     }
 }

@@ -66,7 +66,8 @@ impl Registry {
         }
     }
 
-    /// Does several things at once or not at all; later ones see the earlier.
+    /// Does several things at once or not at all; later ones see the earlier. When a kind's properties are to be indexed, it answers
+    /// when they are.
     ///
     /// # Errors
     /// That of the first part that fails; more than [`BATCH_MAX`] parts are too many.
@@ -78,7 +79,11 @@ impl Registry {
             )));
         }
         self.inner.check_declarations(&ops).await.map_err(|(_, error)| error)?;
-        self.inner.batch(by, &ops).await
+        let done = self.inner.batch(by, &ops).await?;
+        if ops.iter().any(may_index) {
+            self.inner.filled().await;
+        }
+        Ok(done)
     }
 
     /// Says which nodes act for a resource, and how it is, each if it is given: for the leader of the registry's nodes alone,
@@ -320,6 +325,16 @@ impl Inner {
         };
         committed.value.iter().map(done).collect()
     }
+}
+
+/// Whether a part of a batch may say what is to be indexed.
+fn may_index(op: &Op) -> bool {
+    let changes = match op {
+        Op::Create(create) => &create.changes,
+        Op::Set { changes, .. } => changes,
+        Op::SetStatus { .. } | Op::Delete { .. } => return false,
+    };
+    changes.iter().any(|change| change.key().as_str() == "indexed")
 }
 
 /// What a draft made of one part of a batch.

@@ -119,7 +119,7 @@ fn pages(view: &View, selector: &Selector, limit: usize, looks: usize) -> Vec<Ar
     }
 }
 
-fn run(acts: Vec<Act>, limit: usize) {
+fn run(acts: Vec<Act>, limit: usize, stretches: usize) {
     let mut view = View::default();
     let mut model: BTreeMap<Point, Arc<Resource>> = BTreeMap::new();
     let root = resource("ROOT", "Root", &[]);
@@ -154,11 +154,15 @@ fn run(acts: Vec<Act>, limit: usize) {
         if n + 1 < POINTS.len() {
             continue;
         }
-        // What is not full yet is not used.
+        // What is not full yet is not used, and things change between the stretches.
         check(&view, &model, limit);
-        while view.fill(5) {}
+        for _ in 0..stretches {
+            view.fill(2);
+        }
         check(&view, &model, limit);
     }
+    while view.fill(5) {}
+    check(&view, &model, limit);
     // What is gone left nothing.
     let anew = View::load(model.values().cloned().collect(), HashMap::new(), Revision(0));
     for text in SELECTORS {
@@ -196,8 +200,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_view_is_its_model(acts in acts(), limit in 1usize..5) {
-        run(acts, limit);
+    fn the_view_is_its_model(acts in acts(), limit in 1usize..5, stretches in 0usize..9) {
+        run(acts, limit, stretches);
     }
 }
 
