@@ -307,9 +307,7 @@ impl Router {
             if !is_fresh {
                 return Outcome::Rejected(left(&to));
             }
-            if let Err(refusal) = goes_on(&mut message.header, is_fresh) {
-                return Outcome::Rejected(refusal);
-            }
+            message.header.hops_left = Header::HOPS_MAX;
             self.rename(&mut message.header);
         }
         message.header.remaining = message.header.remaining.saturating_sub(begun.elapsed());
