@@ -85,6 +85,37 @@ async fn a_delete_that_expects_a_revision_is_refused_when_another_changes_it_mea
     assert!((1..200).contains(&deletes), "either comes first now and then: {deletes}");
 }
 
+/// One node takes away a tree that is larger than a commit while another makes more of it.
+#[tokio::test]
+async fn a_large_tree_goes_to_its_end_while_another_node_adds_to_it() {
+    let home = home().await;
+    let (edge, _) = node(&home, 6, Faults::default()).await;
+    let (by, mut added) = (ann(), 0_usize);
+    for _ in 0..20 {
+        home.create(&by, make("shop:a", "App")).await.unwrap();
+        for n in 0..3 * BATCH_MAX {
+            home.create(&by, make(&format!("shop:a:n-{n}"), "Base")).await.unwrap();
+        }
+        edge.fresh().await.unwrap();
+        let adds = async {
+            let mut added = 0_usize;
+            // Until it has nothing to stand under any more; whoever went on for ever would be deleted for ever.
+            while added < 30 && home.create(&by, make(&format!("shop:a:z-{added}"), "Base")).await.is_ok() {
+                added += 1;
+                tokio::task::yield_now().await;
+            }
+            added
+        };
+        let delete = Delete::point(point("shop:a"), true);
+        let (deleted, made) = tokio::join!(edge.delete(&by, delete), adds);
+        assert_eq!(deleted.unwrap().len(), 1 + 3 * BATCH_MAX + made);
+        home.fresh().await.unwrap();
+        assert!(home.select(&selector("shop:**"), usize::MAX, None).unwrap().resources.is_empty());
+        added += made;
+    }
+    assert!(added > 0, "nothing was added in time");
+}
+
 /// Polls are told after a while that nothing happened, so what another node just did is not in the view yet.
 #[tokio::test]
 async fn what_is_refused_or_done_already_is_decided_by_what_was_acknowledged() {

@@ -39,36 +39,56 @@ impl Inner {
         let _held = self.locks.take(Claim::tree(&base)).await;
         // What there is to delete is decided by what was acknowledged before the call.
         self.fresh().await?;
-        let mut attempts = 1..ATTEMPTS_MAX;
-        let removed = loop {
-            match self.delete_listed(by, delete, self.to_delete(delete, by_hand)?, by_hand).await {
-                // Others made or took away some of it since it was listed.
-                Err(Error::HasChildren { .. } | Error::NotFound(_))
-                    if delete.recursive && attempts.next().is_some() =>
-                {
-                    self.fresh().await?;
-                }
-                done => break done?,
-            }
-        };
+        let mut removed = Vec::new();
+        let done = self.delete_until_gone(by, delete, by_hand, &mut removed).await;
         let mut counters = self.counters.lock();
         for (point, _) in &removed {
             counters.forget(point);
         }
         drop(counters);
-        Ok(removed)
+        match done {
+            Ok(()) => Ok(removed),
+            Err(cause) if removed.is_empty() => Err(cause),
+            Err(cause) => Err(Error::DeletedPartly { removed, cause: Box::new(cause) }),
+        }
     }
 
-    /// Takes away what was listed, children before their parents. What is expected is looked at again by each commit: another
-    /// node may have changed it since it was listed.
+    /// Lists what there is to delete and takes it away, again when others made or took away some of it meanwhile.
+    async fn delete_until_gone(
+        &self,
+        by: &Agent,
+        delete: &Delete,
+        by_hand: bool,
+        removed: &mut Vec<(Point, Kind)>,
+    ) -> Result<(), Error> {
+        let mut attempts = 1..ATTEMPTS_MAX;
+        loop {
+            let list = match self.to_delete(delete, by_hand) {
+                // Others took away the last of it.
+                Err(Error::NotFound(_)) if !removed.is_empty() => return Ok(()),
+                list => list?,
+            };
+            match self.delete_listed(by, delete, list, by_hand, removed).await {
+                Err(Error::HasChildren { .. } | Error::NotFound(_))
+                    if delete.recursive && attempts.next().is_some() =>
+                {
+                    self.fresh().await?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Takes away what was listed, children before their parents, and adds to `removed` what went. What is expected is looked at
+    /// again by each commit: another node may have changed it since it was listed.
     async fn delete_listed(
         &self,
         by: &Agent,
         delete: &Delete,
         list: Vec<Point>,
         by_hand: bool,
-    ) -> Result<Vec<(Point, Kind)>, Error> {
-        let mut removed = Vec::with_capacity(list.len());
+        removed: &mut Vec<(Point, Kind)>,
+    ) -> Result<(), Error> {
         // What fits goes at once: an operation a resource, one for what its tree rests on, one for a counter.
         let at_once = if list.len() <= BATCH_MAX { BATCH_MAX } else { OPERATIONS_MAX / 3 };
         for part in list.chunks(at_once) {
@@ -79,14 +99,10 @@ impl Inner {
                     }
                     part.iter().map(|point| draft.delete(point)).collect::<Result<Vec<_>, Stop>>()
                 })
-                .await;
-            match kinds {
-                Ok(kinds) => removed.extend(part.iter().cloned().zip(kinds.value)),
-                Err(cause) if removed.is_empty() => return Err(cause),
-                Err(cause) => return Err(Error::DeletedPartly { removed, cause: Box::new(cause) }),
-            }
+                .await?;
+            removed.extend(part.iter().cloned().zip(kinds.value));
         }
-        Ok(removed)
+        Ok(())
     }
 
     /// What a `delete` takes away, children before their parents.
