@@ -1,6 +1,6 @@
 //! Why the registry did not do what it was asked.
 
-use starlane_core::{Code, Key, Kind, Point, PointerError, Problem, Revision, When, kind_unknown};
+use starlane_core::{Base, Code, Key, Kind, Point, PointerError, Problem, Revision, When, kind_unknown};
 
 use crate::store;
 
@@ -200,10 +200,16 @@ impl From<Error> for Problem {
             Error::Assigned { point, .. } => problem(Code::PropertyValue)
                 .at(&point)
                 .help("leave it out: the mesh writes it when it knows where messages go"),
-            Error::Invalid { point, errors, .. } => {
-                let mut problem = problem(Code::Schema)
-                    .at(&point)
-                    .help("give the properties that the schema of its kind asks for");
+            Error::Invalid { point, kind, errors } => {
+                let of_index = |error: &PointerError| error.pointer.split('/').nth(1) == Some("indexed");
+                let help = match kind.base == Base::Kind && errors.iter().all(of_index) {
+                    true => {
+                        "let `indexed` name up to eight properties that `schema` declares as texts, numbers or truth values, or \
+                         leave it out: everything can be asked for without, more slowly"
+                    }
+                    false => "give the properties that the schema of its kind asks for",
+                };
+                let mut problem = problem(Code::Schema).at(&point).help(help);
                 problem.errors = errors;
                 problem
             }

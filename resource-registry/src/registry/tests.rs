@@ -345,6 +345,7 @@ async fn what_is_to_be_indexed_must_be_a_plain_property_of_the_schema() {
         let problem = Problem::from(registry.create(&by, declare(changes)).await.unwrap_err());
         let named: Vec<_> = problem.errors.iter().map(|error| error.pointer.as_str()).collect();
         assert_eq!((problem.code, &*named), (Code::Schema, pointers), "{problem:?}");
+        assert!(problem.help.unwrap().contains("let `indexed` name"));
     }
     // What a batch declares first counts for what it says next.
     let change = |changes| Op::Set { point: kind.clone(), changes, expect: None };
