@@ -1,8 +1,9 @@
-//! How a registry is kept in etcd, and the address that says where: `etcd://HOST:PORT,HOST:PORT/PREFIX?NAME=VALUE&…`.
+//! How a registry is kept in etcd, and the address that says where: `etcd://HOST:PORT,HOST:PORT/PREFIX?NAME=VALUE&…`. In its
+//! prefix and its values `%40` is `@`, as in any address.
 //!
 //! An address is remembered and shown, so it names the files of secrets and never a secret.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -70,8 +71,14 @@ pub enum AddressError {
     #[error("`{0}` is no `HOST:PORT`")]
     Member(String),
     /// It has a name and a password before its members.
-    #[error("an address has no password in it: name a file with `?user=NAME&password-file=FILE`")]
+    #[error(
+        "an address has no password in it: name a file with `?user=NAME&password-file=FILE`; an `@` that is part of a prefix is \
+         written `%40`"
+    )]
     Password,
+    /// Its prefix or its user has bytes that are no text.
+    #[error("`{0}` is no text: its `%XX` stand for bytes that are not UTF-8")]
+    Text(&'static str),
     /// Something behind `?` is none of what can stand there.
     #[error("behind `?` stand `ca`, `cert`, `key`, `user` and `password-file`, not `{0}`")]
     Option(String),
@@ -103,31 +110,33 @@ impl EtcdConfig {
         };
         let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
         let (members, prefix) = place.split_once('/').unwrap_or((place, ""));
-        if rest.split('?').next().is_some_and(|place| place.contains('@')) {
+        // What is before it may be a password, wherever it stands.
+        if place.contains('@') {
             return Err(AddressError::Password);
         }
         let Options { ca, cert, key, user, password } = Options::read(options)?;
         let tls = match (tls, ca) {
             (true, Some(ca)) => {
                 let client = both(("cert", cert), ("key", key))?;
-                Some(EtcdTls { ca: ca.into(), client: client.map(|(cert, key)| (cert.into(), key.into())) })
+                Some(EtcdTls { ca, client })
             }
             (true, None) => return Err(AddressError::Ca),
             (false, None) if cert.is_none() && key.is_none() => None,
             (false, _) => return Err(AddressError::Plaintext),
         };
-        if user.is_some_and(|user| user.contains(':')) {
+        let user = user.map(|user| text("user", bytes(&user).to_vec())).transpose()?;
+        if user.as_ref().is_some_and(|user| user.contains(':')) {
             return Err(AddressError::Password);
         }
         let user = both(("user", user), ("password-file", password))?;
         let prefix = match prefix.trim_matches('/') {
             "" => "/starlane/".to_owned(),
-            prefix => format!("/{prefix}/"),
+            prefix => format!("/{}/", text("PREFIX", decoded(prefix))?),
         };
         Ok(Self {
             members: members.split(',').map(member).collect::<Result<_, AddressError>>()?,
             tls,
-            user: user.map(|(name, password)| EtcdUser { name: name.to_owned(), password: password.into() }),
+            user: user.map(|(name, password)| EtcdUser { name, password }),
             prefix,
             owner: None,
             queue_max: 4_096,
@@ -159,7 +168,11 @@ impl EtcdConfig {
     /// Where it is, without what it takes to be let in; what it is called in errors.
     pub fn place(&self) -> String {
         let scheme = if self.tls.is_some() { "etcds" } else { "etcd" };
-        format!("{scheme}://{}{}", self.members.join(","), self.prefix.trim_end_matches('/'))
+        let prefix = self.prefix.strip_prefix('/').unwrap_or(&self.prefix);
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        // Slashes at its ends would be taken for those around it.
+        let plain = if prefix.starts_with('/') || prefix.ends_with('/') { "" } else { "/" };
+        format!("{scheme}://{}/{}", self.members.join(","), encoded(prefix.as_bytes(), plain))
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -172,13 +185,13 @@ impl fmt::Display for EtcdConfig {
         f.write_str(&self.place())?;
         let mut options = Vec::new();
         if let Some(EtcdTls { ca, client }) = &self.tls {
-            options.push(format!("ca={}", ca.display()));
+            options.push(option("ca", ca));
             if let Some((cert, key)) = client {
-                options.extend([format!("cert={}", cert.display()), format!("key={}", key.display())]);
+                options.extend([option("cert", cert), option("key", key)]);
             }
         }
         if let Some(EtcdUser { name, password }) = &self.user {
-            options.extend([format!("user={name}"), format!("password-file={}", password.display())]);
+            options.extend([option("user", Path::new(name)), option("password-file", password)]);
         }
         match &*options {
             [] => Ok(()),
@@ -189,16 +202,16 @@ impl fmt::Display for EtcdConfig {
 
 /// What stands behind `?`.
 #[derive(Default)]
-struct Options<'a> {
-    ca: Option<&'a str>,
-    cert: Option<&'a str>,
-    key: Option<&'a str>,
-    user: Option<&'a str>,
-    password: Option<&'a str>,
+struct Options {
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    user: Option<PathBuf>,
+    password: Option<PathBuf>,
 }
 
-impl<'a> Options<'a> {
-    fn read(text: &'a str) -> Result<Self, AddressError> {
+impl Options {
+    fn read(text: &str) -> Result<Self, AddressError> {
         let mut options = Self::default();
         for option in text.split('&').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -211,7 +224,7 @@ impl<'a> Options<'a> {
                 "password" => return Err(AddressError::Password),
                 _ => return Err(AddressError::Option(name.to_owned())),
             };
-            if value.is_empty() || place.replace(value).is_some() {
+            if value.is_empty() || place.replace(path(decoded(value))).is_some() {
                 return Err(AddressError::Value(name));
             }
         }
@@ -219,14 +232,83 @@ impl<'a> Options<'a> {
     }
 }
 
-type Named<'a> = (&'static str, Option<&'a str>);
-
-fn both<'a>(one: Named<'a>, other: Named<'a>) -> Result<Option<(&'a str, &'a str)>, AddressError> {
+fn both<T, U>(
+    one: (&'static str, Option<T>),
+    other: (&'static str, Option<U>),
+) -> Result<Option<(T, U)>, AddressError> {
     match (one.1, other.1) {
         (Some(first), Some(second)) => Ok(Some((first, second))),
         (None, None) => Ok(None),
         _ => Err(AddressError::Apart(one.0, other.0)),
     }
+}
+
+/// How an option stands behind `?`.
+fn option(name: &str, value: &Path) -> String {
+    format!("{name}={}", encoded(bytes(value), "/@:"))
+}
+
+/// Bytes as they stand in an address: all but letters, digits, `plain` and what never separates anything are written `%XX`.
+fn encoded(bytes: &[u8], plain: &str) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let stays = c.is_ascii_alphanumeric() || !c.is_ascii() && !c.is_control() && !c.is_whitespace();
+            if stays || "-._~+,;!$'()*".contains(c) || plain.contains(c) {
+                out.push(c);
+            } else {
+                percent(&mut out, c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+        }
+        percent(&mut out, chunk.invalid());
+    }
+    out
+}
+
+fn percent(out: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "%{byte:02X}");
+    }
+}
+
+/// What stands in an address, with the bytes that each `%XX` stands for. A `%` before anything else is one.
+fn decoded(text: &str) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
+    let (mut rest, mut out) = (text.as_bytes(), Vec::with_capacity(text.len()));
+    while let Some((first, after)) = rest.split_first() {
+        match (first, digit(after.first()), digit(after.get(1))) {
+            (b'%', Some(high), Some(low)) => {
+                // Both are below 16.
+                out.push((high * 16 + low) as u8);
+                rest = &after[2..];
+            }
+            _ => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+fn text(what: &'static str, bytes: Vec<u8>) -> Result<String, AddressError> {
+    String::from_utf8(bytes).map_err(|_| AddressError::Text(what))
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_encoded_bytes()
+}
+
+#[cfg(unix)]
+fn path(bytes: Vec<u8>) -> PathBuf {
+    <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes).into()
+}
+
+/// Where paths are texts.
+#[cfg(not(unix))]
+fn path(bytes: Vec<u8>) -> PathBuf {
+    String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
 /// `HOST:PORT`, with etcd's port when there is none.
@@ -248,6 +330,8 @@ fn member(text: &str) -> Result<String, AddressError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -294,6 +378,60 @@ mod tests {
             ("etcd://a/mesh?cert=p&key=k", E::Plaintext),
         ] {
             assert_eq!(EtcdConfig::at(wrong).unwrap_err(), why, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_separates_is_written_in_percent() {
+        let config =
+            EtcdConfig::at("etcds://a:1/team%40home%3F?ca=/a%26b/100%25%zz&user=a%26b&password-file=p@q:r")
+                .unwrap();
+        assert_eq!(config.prefix, "/team@home?/");
+        assert_eq!(config.tls.as_ref().unwrap().ca, Path::new("/a&b/100%%zz"));
+        assert_eq!(config.user.as_ref().unwrap().name, "a&b");
+        assert_eq!(
+            config.to_string(),
+            "etcds://a:1/team%40home%3F?ca=/a%26b/100%25%25zz&user=a%26b&password-file=p@q:r"
+        );
+        for (wrong, why) in [
+            ("etcd://a/%ff", AddressError::Text("PREFIX")),
+            ("etcd://a?user=%ff&password-file=p", AddressError::Text("user")),
+            ("etcd://a?user=mesh%3Asecret&password-file=p", AddressError::Password),
+            ("etcd://a/team@home", AddressError::Password),
+        ] {
+            assert_eq!(EtcdConfig::at(wrong).unwrap_err(), why, "{wrong}");
+        }
+        assert!(AddressError::Password.to_string().contains("%40"));
+    }
+
+    fn path() -> impl Strategy<Value = PathBuf> {
+        let bytes = prop_oneof![
+            "[/&%@?=:# \\n\u{85}äa0]{1,12}".prop_map(String::into_bytes),
+            prop::collection::vec(1..=u8::MAX, 1..12),
+        ];
+        bytes.prop_map(super::path)
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_that_is_printed_is_read_as_the_same(
+            prefix in "[/&%@?=:# \\n\u{85}äa0]{1,12}",
+            (ca, cert, key, password) in (path(), path(), path(), path()),
+            user in "[/&%@?=# \\n\u{85}äa0]{1,12}",
+            which in 0..8,
+        ) {
+            let tls = EtcdTls { ca, client: (which & 1 > 0).then_some((cert, key)) };
+            let config = EtcdConfig {
+                prefix: format!("/{prefix}/"),
+                tls: (which & 2 > 0).then_some(tls),
+                user: (which & 4 > 0).then_some(EtcdUser { name: user, password }),
+                ..EtcdConfig::at("etcd://a:1,[::1]:2").unwrap()
+            };
+            let printed = config.to_string();
+            prop_assert!(!printed.contains(char::is_whitespace), "{}", printed);
+            let read = EtcdConfig::at(&printed).unwrap();
+            prop_assert_eq!(read.members, config.members);
+            prop_assert_eq!((read.prefix, read.tls, read.user), (config.prefix, config.tls, config.user));
         }
     }
 
