@@ -151,33 +151,76 @@ impl EtcdStates {
         self.delete_until(point, Epoch(u64::MAX)).await
     }
 
-    /// Forgets a state and its epoch, unless a later epoch than this one began.
+    /// Forgets a state and its epoch, unless a later epoch than this one began. What was made after it was forgotten stays.
     ///
     /// # Errors
     /// As [`EtcdStates::commit`].
     pub async fn delete_until(&self, point: &Point, last: Epoch) -> Result<(), Error> {
+        let client = &self.store.inner.reader.client;
         let until = Instant::now() + WRITE_TIMEOUT;
         let mut backoff = Backoff::default();
+        // It is most often as this process left it.
+        let mut known = self.known.lock().get(point).copied();
+        // Why nobody knows whether an earlier try took the row away as it is known.
+        let mut lost: Option<Arc<str>> = None;
         loop {
-            let (known, row) = self.look(point).await?;
-            if row.is_none() || known.begun > last.0 {
+            let meant = match known.filter(|known| known.revision != 0 && known.begun <= last.0) {
+                Some(known) => known,
+                None => self.look(point).await?.0,
+            };
+            if meant.revision == 0 || meant.begun > last.0 {
                 return Ok(());
             }
             let key = self.key(point);
-            let compare = vec![Compare::changed_at(key.clone(), known.revision)];
-            let txn = TxnRequest { compare, success: vec![RequestOp::delete(key)], failure: Vec::new() };
-            match self.store.inner.reader.client.txn(txn).await {
+            let txn = TxnRequest {
+                compare: vec![Compare::changed_at(key.clone(), meant.revision)],
+                success: vec![RequestOp::delete(key.clone())],
+                failure: vec![RequestOp::range(RangeRequest::key(key))],
+            };
+            let why = match client.txn(txn).await {
                 Ok(answer) if answer.succeeded => {
                     self.known.lock().remove(point);
                     return Ok(());
                 }
-                Ok(_) | Err(Fault::Unsent(_) | Fault::Lost(_)) if Instant::now() < until => {
-                    tokio::time::sleep(backoff.next(jitter())).await;
+                Ok(answer) => {
+                    let found = answer.into_ranges().next().and_then(|range| range.kvs.into_iter().next());
+                    let made = found.as_ref().map_or(0, |row| row.create_revision);
+                    let (now, _) = self.read(found)?;
+                    self.remember(point, now);
+                    // An earlier try took it away, and this one was made after it.
+                    let is_another = lost.is_some() && made > meant.revision;
+                    if now.revision == 0 || now.begun > last.0 || is_another {
+                        return Ok(());
+                    }
+                    // Changed by another first: no earlier try can take it away any more.
+                    (known, lost) = (Some(now), None);
+                    None
                 }
-                Ok(_) => return Err(Error::Busy),
-                Err(Fault::Lost(reason)) => return Err(Error::Unknown { reason }),
-                Err(fault) => return Err(reading(&self.store.inner.reader.client, fault)),
+                Err(Fault::Unsent(reason)) => {
+                    known = Some(meant);
+                    Some(reason)
+                }
+                Err(Fault::Lost(reason)) => {
+                    (known, lost) = (Some(meant), Some(reason.clone()));
+                    Some(reason)
+                }
+                Err(fault) => {
+                    let error = reading(client, fault);
+                    return Err(match lost {
+                        Some(_) => Error::Unknown { reason: error.to_string().into() },
+                        None => error,
+                    });
+                }
+            };
+            let wait = backoff.next(jitter());
+            if Instant::now() + wait >= until {
+                return Err(match (lost, why) {
+                    (Some(reason), _) => Error::Unknown { reason },
+                    (None, Some(reason)) => Error::Unreachable { reason },
+                    (None, None) => Error::Busy,
+                });
             }
+            tokio::time::sleep(wait).await;
         }
     }
 

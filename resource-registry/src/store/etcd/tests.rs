@@ -534,6 +534,33 @@ async fn a_state_whose_answer_was_lost_is_found_and_written_once() {
 }
 
 #[tokio::test]
+async fn what_is_made_after_a_delete_whose_answer_was_lost_stays() {
+    let Some(etcd) = Etcd::shared() else { return };
+    let config = config(&etcd);
+    let way = Way::to(etcd.member(0));
+    let far = EtcdStore::open(way.config(&config)).unwrap().states();
+    let near = EtcdStore::open(config).unwrap().states();
+    let cart = at("shop:cart");
+    for round in 1..=5_u64 {
+        // Whoever wrote it need not look before he takes it away.
+        far.commit(&cart, Epoch(round), "old".into()).await.unwrap();
+        way.swallow();
+        let forgotten = tokio::spawn({
+            let (far, cart) = (far.clone(), cart.clone());
+            async move { far.delete(&cart).await }
+        });
+        while near.get(&cart).await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+        near.commit(&cart, Epoch(1), "new".into()).await.unwrap();
+        way.heal();
+        forgotten.await.unwrap().unwrap();
+        assert_eq!(near.get(&cart).await.unwrap(), Some((Epoch(1), "new".into())), "round {round}");
+        near.delete(&cart).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_user_of_etcd_is_let_in_again_when_his_token_is_gone_and_nothing_is_done_twice() {
     let Some(mut etcd) = Etcd::start(1) else { return };
     let open = config(&etcd);
