@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use gateway::Limits;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -384,4 +385,36 @@ async fn what_was_begun_ends_when_the_node_stops() {
     assert_eq!(client.heard(["id", "text"]).await, [json!(1), json!("paid")]);
     assert!(service.is_closed().await && client.is_closed().await);
     closed.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_is_silent_is_taken_for_dead_and_one_that_answers_pings_is_not() {
+    let world = World::new().await;
+    let (mut silent, mut lives) = (Session::new(&world).await, Session::new(&world).await);
+    silent.serve("shop:orders", 1).await;
+    // From here on time goes to what is due next whenever nothing else is to do, also while bytes are on their way: to the
+    // next ping, then.
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    // It reads on, and answers nothing; that the stream ends is all it hears.
+    let MaybeTlsStream::Plain(stream) = silent.0.get_mut() else { panic!("no TLS is spoken") };
+    let dies = async {
+        let mut heard = Vec::new();
+        // However it ends.
+        _ = tokio::time::timeout(Duration::from_secs(90), stream.read_to_end(&mut heard)).await;
+        begun.elapsed()
+    };
+    let stays = async {
+        loop {
+            assert!(matches!(lives.0.next().await, Some(Ok(Message::Ping(_)))));
+            if begun.elapsed() > Duration::from_secs(60) {
+                return;
+            }
+        }
+    };
+    let (died, ()) = tokio::join!(dies, stays);
+    assert!((Duration::from_secs(15)..=Duration::from_secs(30)).contains(&died), "{died:?}");
+    // The other session goes on.
+    tokio::time::resume();
+    lives.serve("shop:orders", 1).await;
 }
