@@ -223,7 +223,7 @@ impl Shard {
             Event::GiveUp(point, waiter) => self.give_up(&point, &waiter),
             Event::Activated(point, number, activation) => self.activated(&point, number, activation),
             Event::Loaded(point, serial, epoch, state) => self.loaded(&point, serial, epoch, state),
-            Event::Saved(point, serial, saved) => self.saved(&point, serial, saved),
+            Event::Saved(point, serial, epoch, saved) => self.saved(&point, serial, epoch, saved),
             Event::Attend(point) => self.attend(point),
             Event::Told(point, number, step) => self.told(&point, number, step),
             Event::Swap(point) => {

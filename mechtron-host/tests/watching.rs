@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mechtron_host::{Durability, EngineKind, Module, State};
+use mechtron_host::{Durability, EngineKind, Limits, Module, State};
 use starlane_core::{Code, Epoch, Refusal};
 use support::*;
 
@@ -253,4 +253,33 @@ async fn a_message_asks_again_for_code_that_could_not_be_had_for_a_watch() {
     // The clock stands still, so that nothing but the message asks.
     world.place(AT, &module, Durability::Node);
     assert_eq!(world.number(AT, "c").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_that_is_refused_under_an_older_epoch_says_nothing_of_the_newer_one() {
+    let world = told_nothing().await;
+    *world.node.save_fails.lock().unwrap() = Some(Refusal::new(Code::EpochStale, "epoch 2 acts for it"));
+    world.node.may_save.send_replace(false);
+    tell(&world, "a:*", None);
+    while *world.node.saves.lock().unwrap() < 2 {
+        world.clock.advance(Duration::from_secs(60));
+        tokio::task::yield_now().await;
+    }
+    *world.node.save_fails.lock().unwrap() = None;
+    // It comes back here under that very epoch before the refusal does.
+    let module = watcher(&world, &["a:*"]).await;
+    world.place_with(AT, &module, Durability::Node, |activation| {
+        activation.epoch = Epoch(2);
+        activation.limits = Some(Limits { body_bytes: 4, ..Limits::default() });
+    });
+    world.host.swap(&point(AT));
+    // Once the new limits hold, the host knows of the new epoch.
+    while world.host.stats().lost == 0 {
+        world.host.send(signal(AT, "ccccc")).unwrap();
+        world.host.info(&point(AT)).await;
+    }
+    world.node.may_save.send_replace(true);
+    assert_eq!(world.number(AT, "c").await, 0);
+    tell(&world, "a:*", Some("i"));
+    keeps(&world, "a:*", 3, 1).await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use starlane_core::{
-    Agent, Body, Code, Header, Headers, Message, MessageId, Method, Outcome, Payload, Point, Refusal, Request,
+    Agent, Body, Code, Epoch, Header, Headers, Message, MessageId, Method, Outcome, Payload, Point, Refusal, Request,
 };
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -290,9 +290,13 @@ impl Shard {
     }
 
     /// The places of one that sleeps are kept, or not.
-    pub(super) fn places_kept(&mut self, at: u32, kept: Result<(), Refusal>) {
+    pub(super) fn places_kept(&mut self, at: u32, epoch: Epoch, kept: Result<(), Refusal>) {
         let Some(slot) = self.slot(at) else { return };
         slot.phase = Step::Asleep;
+        if slot.activation.as_ref().is_some_and(|activation| activation.epoch != epoch) {
+            // It says nothing of the epoch that this host acts under by now, whose places are loaded.
+            return self.make_ready(at);
+        }
         match kept {
             Ok(()) => {}
             Err(refusal) if refusal.code == Code::NotFound => return self.remove(at, &refusal),

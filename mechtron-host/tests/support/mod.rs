@@ -328,6 +328,15 @@ pub fn message(to: &str, body: impl Into<Bytes>, remaining: Duration) -> Message
     Message { header, payload: Payload::Request(request) }
 }
 
+/// A message that nobody waits for.
+pub fn signal(to: &str, body: &'static str) -> Message {
+    let mut signal = message(to, body, LONG);
+    if let Payload::Request(request) = signal.payload {
+        signal.payload = Payload::Signal(request);
+    }
+    signal
+}
+
 pub fn with_chain(mut message: Message, points: &[&str]) -> Message {
     message.header.chain =
         points.iter().fold(CallChain::default(), |chain, waiting| chain.with(point(waiting)));
