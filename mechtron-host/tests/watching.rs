@@ -5,6 +5,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mechtron_host::{Durability, EngineKind, Limits, Module, State};
@@ -282,4 +283,38 @@ async fn a_place_that_is_refused_under_an_older_epoch_says_nothing_of_the_newer_
     assert_eq!(world.number(AT, "c").await, 0);
     tell(&world, "a:*", Some("i"));
     keeps(&world, "a:*", 3, 1).await;
+}
+
+/// Of one thread, so that a step that was counted has come to the host.
+#[tokio::test]
+async fn a_change_does_not_wait_for_another_handler_of_a_reentrant_mechtron() {
+    let world = World::new(EngineKind::Wasmi);
+    let module = watcher(&world, &["a:*"]).await;
+    world.place_with(AT, &module, Durability::Node, |activation| activation.reentrant = Some(true));
+    assert!(world.host.attend(&point(AT)));
+    world.node.gate.send_replace(false);
+    let script = Script::default().request(OWN, "out:gate", b"").bytes();
+    let waits = tokio::spawn(world.request(message(AT, script, LONG)));
+    let handling = |count: usize| {
+        let world = &world;
+        async move {
+            while world.host.info(&point(AT)).await.is_none_or(|info| info.handling != count) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    handling(1).await;
+    // The change comes while the state of a message is being saved.
+    world.node.may_save.send_replace(false);
+    let counts = tokio::spawn(world.request(message(AT, "i", LONG)));
+    handling(2).await;
+    tell(&world, "a:*", Some("i"));
+    while world.node.steps.load(Ordering::Acquire) == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.host.info(&point(AT)).await.unwrap();
+    world.node.may_save.send_replace(true);
+    assert_eq!(number(&counts.await.unwrap()), 1);
+    keeps(&world, "a:*", 1, 2).await;
+    assert!(!waits.is_finished());
 }

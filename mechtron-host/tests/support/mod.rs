@@ -63,6 +63,8 @@ pub struct Node {
     pub gate: watch::Sender<bool>,
     /// What watches tell.
     pub changes: watch::Sender<Log>,
+    /// How many steps watches told.
+    pub steps: Arc<AtomicUsize>,
     /// The watches that were begun, each with its selector and how much of the log was told before.
     pub watched: Mutex<Vec<(String, usize)>>,
     /// Requests to the outside that somebody waits for.
@@ -164,7 +166,8 @@ impl Outside for Node {
     fn watch(&self, _by: Point, selector: Arc<str>, after: Option<Place>) -> Box<dyn Changes> {
         let after = after.map_or(0, |place| place.0.parse().unwrap());
         self.watched.lock().unwrap().push((selector.to_string(), after));
-        Box::new(Told { changes: self.changes.subscribe(), selector, after })
+        let (changes, steps) = (self.changes.subscribe(), Arc::clone(&self.steps));
+        Box::new(Told { changes, steps, selector, after })
     }
 
     fn status(&self, point: &Point, status: Status) {
@@ -178,6 +181,7 @@ pub type Log = Vec<(String, Option<String>)>;
 /// A watch that tells what its selector is for. A place is how many of the log were looked at.
 struct Told {
     changes: watch::Receiver<Log>,
+    steps: Arc<AtomicUsize>,
     selector: Arc<str>,
     after: usize,
 }
@@ -198,6 +202,7 @@ impl Changes for Told {
                         revision: self.after as u64,
                         resource: body.into(),
                     });
+                    self.steps.fetch_add(1, Ordering::AcqRel);
                     return Step { place: Place(self.after.to_string().into()), change };
                 }
             }
@@ -243,6 +248,7 @@ impl World {
             gate: watch::Sender::new(true),
             open: Arc::default(),
             changes: watch::Sender::default(),
+            steps: Arc::default(),
             watched: Mutex::default(),
         });
         let cache = tempfile::tempdir().unwrap();
