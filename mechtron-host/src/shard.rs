@@ -224,7 +224,10 @@ impl Shard {
             Event::Activated(point, number, activation) => self.activated(&point, number, activation),
             Event::Loaded(point, serial, epoch, state) => self.loaded(&point, serial, epoch, state),
             Event::Saved(point, serial, epoch, saved) => self.saved(&point, serial, epoch, saved),
-            Event::Attend(point) => self.attend(point),
+            Event::Attend(point, done) => {
+                // Who asked may have left.
+                let _ = done.send(self.attend(point));
+            }
             Event::Told(point, number, step) => self.told(&point, number, step),
             Event::Swap(point) => {
                 if let Some(at) = self.points.get(&point).copied() {

@@ -35,8 +35,8 @@ pub(crate) enum Event {
     Saved(Point, u64, Epoch, Result<(), Refusal>),
     /// What runs at a point changed, or where.
     Swap(Point),
-    /// A mechtron that lives here watches something.
-    Attend(Point),
+    /// A mechtron that lives here watches something; refused when nothing can be known of it.
+    Attend(Point, oneshot::Sender<Result<(), Refusal>>),
     /// What the watch with this number tells.
     Told(Point, u64, changes::Step),
     /// A mechtron is to leave this host; its handlers may go on until a moment.

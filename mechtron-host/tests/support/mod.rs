@@ -39,6 +39,8 @@ pub struct Node {
     pub missing: Mutex<Code>,
     /// Points that live elsewhere.
     pub elsewhere: Mutex<HashSet<Point>>,
+    /// Who asks what runs at a point waits while this is false, and is answered as it was when he asked.
+    pub may_answer: watch::Sender<bool>,
     /// The points that it was asked about, in order.
     pub asked: Mutex<Vec<Point>>,
     pub states: Mutex<HashMap<Point, Bytes>>,
@@ -83,13 +85,19 @@ impl Drop for Open {
 impl Outside for Node {
     fn activation(&self, point: Point) -> BoxFuture<'static, Result<Runs, Refusal>> {
         self.asked.lock().unwrap().push(point.clone());
-        if self.elsewhere.lock().unwrap().contains(&point) {
-            return future::ready(Ok(Runs::Elsewhere)).boxed();
-        }
-        let found = self.activations.lock().unwrap().get(&point).cloned().map(Runs::Here);
+        let found = match self.elsewhere.lock().unwrap().contains(&point) {
+            true => Some(Runs::Elsewhere),
+            false => self.activations.lock().unwrap().get(&point).cloned().map(Runs::Here),
+        };
         let code = *self.missing.lock().unwrap();
         let missing = || Refusal::new(code, format!("nothing is at {point}"));
-        future::ready(found.ok_or_else(missing)).boxed()
+        let answer = found.ok_or_else(missing);
+        let mut may = self.may_answer.subscribe();
+        async move {
+            let _ = may.wait_for(|may| *may).await;
+            answer
+        }
+        .boxed()
     }
 
     fn load_state(
@@ -232,6 +240,7 @@ impl World {
             activations: Mutex::default(),
             missing: Mutex::new(Code::NotFound),
             elsewhere: Mutex::default(),
+            may_answer: watch::Sender::new(true),
             asked: Mutex::default(),
             states: Mutex::default(),
             loads: Mutex::default(),

@@ -12,7 +12,9 @@ use futures::future::BoxFuture;
 use mechtron_host::{Change, ChangeKind, Changes, Host, Place, Step};
 use parking_lot::Mutex;
 use resource_registry::{Error, Registry, Watch};
-use starlane_core::{Change as Changed, Event, Point, Problem, Resource, ResumeToken, Revision, Selector};
+use starlane_core::{
+    Change as Changed, Code, Event, Point, Problem, Resource, ResumeToken, Revision, Selector,
+};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -53,8 +55,12 @@ impl Watching {
                     None => return Ok(()),
                     Some(News::Is { now, before }) => {
                         let is_other = before.is_none_or(|before| before.properties != now.properties);
-                        if is_other && self.homes.assigned(&now) == Home::Here {
-                            tokio::spawn(self.clone().look(now, watching.clone(), reads.clone()));
+                        match self.homes.assigned(&now) {
+                            Home::Here if is_other => {
+                                tokio::spawn(self.clone().look(now, watching.clone(), reads.clone()));
+                            }
+                            Home::Here => {}
+                            Home::There(_) | Home::Nowhere => drop(watching.lock().remove(&now.point)),
                         }
                     }
                     Some(News::Gone(last)) => drop(watching.lock().remove(&last.point)),
@@ -68,13 +74,9 @@ impl Watching {
                     };
                     if was_over {
                         // What stopped when the lease was over is told on.
-                        let all: Vec<Point> = watching.lock().iter().cloned().collect();
-                        let host = self.host.clone();
-                        tokio::spawn(async move {
-                            for point in all {
-                                attend(&host, &point).await;
-                            }
-                        });
+                        let all = watching.lock().iter().cloned().collect();
+                        let (host, watching) = (self.host.clone(), watching.clone());
+                        tokio::spawn(async move { attend(&host, &watching, all).await });
                     }
                 }
             }
@@ -97,7 +99,7 @@ impl Watching {
             match watches {
                 Ok(true) => {
                     watching.lock().insert(point.clone());
-                    return attend(&self.host, point).await;
+                    return attend(&self.host, &watching, vec![point.clone()]).await;
                 }
                 Ok(false) => {
                     watching.lock().remove(point);
@@ -124,9 +126,32 @@ impl Watching {
     }
 }
 
-async fn attend(host: &Host, point: &Point) {
-    while !host.attend(point) {
-        tokio::time::sleep(AGAIN).await;
+/// Lets the host attend to mechtrons. Those that it has no room for are tried again for as long as they watch something here.
+async fn attend(host: &Host, watching: &Mutex<HashSet<Point>>, mut points: Vec<Point>) {
+    let mut wait = AGAIN;
+    loop {
+        let mut refused = Vec::new();
+        for point in points {
+            if !watching.lock().contains(&point) {
+                continue;
+            }
+            match host.attend(&point).await {
+                Err(refusal) if refusal.code == Code::Busy => {
+                    if wait == AGAIN {
+                        tracing::warn!(%point, "a mechtron is not told what it watches for now: {refusal}");
+                    }
+                    refused.push(point);
+                }
+                // A host that is gone tells nobody anything.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        if refused.is_empty() {
+            return;
+        }
+        points = refused;
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(AGAIN_MAX);
     }
 }
 
@@ -346,17 +371,21 @@ impl Changes for Telling {
 
 /// A resource as mechtrons see it.
 fn json(resource: &Resource) -> Result<Bytes, Problem> {
-    let json = serde_json::to_vec(resource).map_err(|error| {
-        Problem::new(starlane_core::Code::Internal, format!("a resource as JSON: {error}"))
-    })?;
+    let json = serde_json::to_vec(resource)
+        .map_err(|error| Problem::new(Code::Internal, format!("a resource as JSON: {error}")))?;
     Ok(json.into())
 }
 
 #[cfg(test)]
 mod tests {
-    use resource_registry::{Config, Create, Delete};
-    use starlane_core::{Agent, Phase, Status, Timestamp};
+    use std::path::Path;
 
+    use resource_registry::{Config, Create, Delete, MeshStates, StateStore};
+    use starlane_core::{Agent, NodeName, Phase, Status, Timestamp};
+
+    use super::super::dead_letters::DeadLetters;
+    use super::super::keeping::Keeping;
+    use super::super::outside::{NodeOutside, Surroundings};
     use super::*;
 
     fn registry() -> Registry {
@@ -494,5 +523,40 @@ mod tests {
         let status = Status::because(Phase::Ready, "it is looked after");
         registry.set_status(&by(), &"a".parse().unwrap(), status).await.unwrap();
         assert_eq!(told(&mut telling).await.0, "Updated a");
+    }
+
+    /// A host that knows one mechtron at most, of a node that is starting for ever.
+    fn small_host(registry: &Registry, folder: &Path) -> Host {
+        let name: NodeName = "cloud".parse().unwrap();
+        let homes = Homes::new(name.clone(), name.clone(), true);
+        let states = StateStore::open(folder.join("state.redb")).unwrap();
+        let keeping = Keeping::new(states.clone(), MeshStates::Here(states));
+        let dead = DeadLetters::new(registry.clone(), name);
+        let (node, _) = Surroundings::new(registry.clone(), homes, keeping, dead);
+        let config = mechtron_host::Config {
+            shards: 1,
+            known_max: 1,
+            ..mechtron_host::Config::new(tokio::runtime::Handle::current())
+        };
+        Host::start(config, Arc::new(NodeOutside(node))).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_no_room_at_the_host_is_tried_again_for_as_long_as_it_watches() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = small_host(&registry(), folder.path());
+        let [first, second]: [Point; 2] = ["shop:a", "shop:b"].map(|text| text.parse().unwrap());
+        host.attend(&first).await.unwrap();
+        let watching = Mutex::new(HashSet::from([second.clone()]));
+        let mut attending = std::pin::pin!(attend(&host, &watching, vec![second.clone()]));
+        assert!(tokio::time::timeout(AGAIN, &mut attending).await.is_err());
+        host.remove(&first);
+        attending.await;
+        assert!(host.info(&second).await.is_some());
+        // Nothing is waited for that is not here to watch any more.
+        let attending = attend(&host, &watching, vec![first.clone()]);
+        watching.lock().clear();
+        attending.await;
+        assert!(host.info(&first).await.is_none());
     }
 }
