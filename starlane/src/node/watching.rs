@@ -1,7 +1,7 @@
 //! What the mechtrons of this node watch: which of them do, and what the registry tells each, from the place on that its state
 //! knows of.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -205,6 +205,52 @@ impl FromStr for At {
     }
 }
 
+/// What is ready to be told, as the registry has it: it becomes JSON one by one, when it is told, so that many who wait with much
+/// of it take little memory.
+enum Ready {
+    /// A step without a resource; one that begins again tells so.
+    One(At, Option<Change>),
+    /// A page of a list, and whether it is the last.
+    List { at: Revision, resources: Vec<Arc<Resource>>, ends: bool },
+    /// A commit.
+    Commit { after: Revision, commit: Revision, changes: Vec<Changed> },
+}
+
+impl Ready {
+    /// The step after so many of them; `None` when there is no more.
+    fn step(&self, told: usize) -> Option<Result<Step, Problem>> {
+        let (what, revision, resource, at) = match self {
+            Ready::One(at, change) => {
+                return (told == 0).then(|| Ok(Step { place: at.place(), change: change.clone() }));
+            }
+            Ready::List { at, resources, ends } => {
+                let resource = resources.get(told)?;
+                let place = match *ends && told + 1 == resources.len() {
+                    true => At::After(*at),
+                    false => At::List { at: *at, after: Some(resource.point.clone()) },
+                };
+                (ChangeKind::Entered, at, resource, place)
+            }
+            Ready::Commit { after, commit, changes } => {
+                let (what, resource) = match changes.get(told)? {
+                    Changed::Entered(resource) => (ChangeKind::Entered, resource),
+                    Changed::Updated(resource) => (ChangeKind::Updated, resource),
+                    Changed::Left(resource) => (ChangeKind::Left, resource),
+                };
+                let place = match told + 1 == changes.len() {
+                    true => At::After(*commit),
+                    false => At::Amid { after: *after, commit: *commit, told: told + 1 },
+                };
+                (what, commit, resource, place)
+            }
+        };
+        Some(json(resource).map(|resource| {
+            let change = Change { what, revision: revision.0, resource };
+            Step { place: at.place(), change: Some(change) }
+        }))
+    }
+}
+
 /// Tells a mechtron what changes of what a selector selects.
 pub(super) struct Telling {
     registry: Registry,
@@ -213,14 +259,15 @@ pub(super) struct Telling {
     /// Where it is with all that is ready; `None` before the beginning.
     at: Option<At>,
     watch: Option<Watch>,
-    ready: VecDeque<Step>,
+    /// What is told next, after so many of it.
+    ready: Option<(Ready, usize)>,
 }
 
 impl Telling {
     pub(super) fn new(registry: Registry, by: Point, selector: &str, after: Option<&Place>) -> Self {
         // What cannot be read was written by a later version: nobody knows what came since.
         let at = after.map(|place| place.0.parse().unwrap_or(At::After(Revision(0))));
-        Self { registry, by, selector: selector.parse(), at, watch: None, ready: VecDeque::new() }
+        Self { registry, by, selector: selector.parse(), at, watch: None, ready: None }
     }
 
     /// Finds out what comes next. Something is ready then, or it is to be asked again.
@@ -243,13 +290,11 @@ impl Telling {
         self.watch = None;
         self.registry.fresh().await?;
         let at = At::List { at: self.registry.revision(), after: None };
-        let change = again.then(|| {
+        if again {
             tracing::warn!(point = %self.by, "a mechtron was not told for longer than the history is kept");
             let revision = self.registry.revision().0;
-            Change { what: ChangeKind::Again, revision, resource: Bytes::new() }
-        });
-        if change.is_some() {
-            self.ready.push_back(Step { place: at.place(), change });
+            let change = Change { what: ChangeKind::Again, revision, resource: Bytes::new() };
+            self.ready = Some((Ready::One(at.clone(), Some(change)), 0));
         }
         self.at = Some(at);
         Ok(())
@@ -268,20 +313,19 @@ impl Telling {
                 Err(error) => return Err(error.into()),
             }
         };
-        let last = page.resources.len().checked_sub(1).filter(|_| page.next.is_none());
-        if page.resources.is_empty() && page.next.is_none() {
-            self.at = Some(At::After(at));
-            self.ready.push_back(Step { place: At::After(at).place(), change: None });
-        }
-        for (number, resource) in page.resources.iter().enumerate() {
-            let place = match last == Some(number) {
-                true => At::After(at),
-                false => At::List { at, after: Some(resource.point.clone()) },
-            };
-            let change = Change { what: ChangeKind::Entered, revision: at.0, resource: json(resource)? };
-            self.ready.push_back(Step { place: place.place(), change: Some(change) });
-            self.at = Some(place);
-        }
+        let ends = page.next.is_none();
+        let ready = match page.resources.last() {
+            Some(last) => {
+                let amid = || At::List { at, after: Some(last.point.clone()) };
+                self.at = Some(if ends { At::After(at) } else { amid() });
+                Ready::List { at, resources: page.resources, ends }
+            }
+            None => {
+                self.at = Some(At::After(at));
+                Ready::One(At::After(at), None)
+            }
+        };
+        self.ready = Some((ready, 0));
         Ok(())
     }
 
@@ -306,47 +350,26 @@ impl Telling {
             return std::future::pending().await;
         };
         match event {
-            Event::Changed { revision, changes } => match begun {
-                Some((commit, told)) if commit == revision => self.commit(after, revision, &changes, told),
-                // The commit of which some was told is gone: nobody knows what the rest of it was.
-                Some(_) => self.begin(true).await,
-                None => self.commit(after, revision, &changes, 0),
-            },
+            // The commit of which some was told is gone: nobody knows what the rest of it was.
+            Event::Changed { revision, .. } if begun.is_some_and(|(commit, _)| commit != revision) => {
+                self.begin(true).await
+            }
             Event::Bookmark { .. } if begun.is_some() => self.begin(true).await,
+            Event::Changed { revision, changes } => {
+                let told = begun.map_or(0, |(_, told)| told);
+                self.at = Some(At::After(revision));
+                self.ready = Some((Ready::Commit { after, commit: revision, changes }, told));
+                Ok(())
+            }
             Event::Bookmark { revision } => {
                 self.at = Some(At::After(revision));
-                self.ready.push_back(Step { place: At::After(revision).place(), change: None });
+                self.ready = Some((Ready::One(At::After(revision), None), 0));
                 Ok(())
             }
             Event::Gone { .. } => self.begin(true).await,
             // A watch of a selector that goes on neither lists, counts nor ranks.
             Event::Listed { .. } | Event::Counted { .. } | Event::Ranked { .. } => Ok(()),
         }
-    }
-
-    /// The changes of a commit after the first that were told.
-    fn commit(
-        &mut self,
-        after: Revision,
-        commit: Revision,
-        changes: &[Changed],
-        told: usize,
-    ) -> Result<(), Problem> {
-        for (number, changed) in changes.iter().enumerate().skip(told) {
-            let at = match number + 1 == changes.len() {
-                true => At::After(commit),
-                false => At::Amid { after, commit, told: number + 1 },
-            };
-            let what = match changed {
-                Changed::Entered(_) => ChangeKind::Entered,
-                Changed::Updated(_) => ChangeKind::Updated,
-                Changed::Left(_) => ChangeKind::Left,
-            };
-            let change = Change { what, revision: commit.0, resource: json(changed.resource())? };
-            self.ready.push_back(Step { place: at.place(), change: Some(change) });
-        }
-        self.at = Some(At::After(commit));
-        Ok(())
     }
 }
 
@@ -355,15 +378,26 @@ impl Changes for Telling {
         Box::pin(async move {
             let mut refused = false;
             loop {
-                if let Some(step) = self.ready.pop_front() {
-                    return step;
-                }
-                if let Err(problem) = self.go_on().await {
-                    if !std::mem::replace(&mut refused, true) {
-                        tracing::warn!(point = %self.by, "a mechtron is not told what it watches for now: {problem}");
+                let next = self.ready.as_mut().and_then(|(ready, told)| {
+                    let step = ready.step(*told)?;
+                    *told += usize::from(step.is_ok());
+                    Some(step)
+                });
+                let problem = match next {
+                    Some(Ok(step)) => return step,
+                    Some(Err(problem)) => problem,
+                    None => {
+                        self.ready = None;
+                        match self.go_on().await {
+                            Ok(()) => continue,
+                            Err(problem) => problem,
+                        }
                     }
-                    tokio::time::sleep(AGAIN).await;
+                };
+                if !std::mem::replace(&mut refused, true) {
+                    tracing::warn!(point = %self.by, "a mechtron is not told what it watches for now: {problem}");
                 }
+                tokio::time::sleep(AGAIN).await;
             }
         })
     }
@@ -380,6 +414,7 @@ fn json(resource: &Resource) -> Result<Bytes, Problem> {
 mod tests {
     use std::path::Path;
 
+    use futures::FutureExt as _;
     use resource_registry::{Config, Create, Delete, MeshStates, StateStore};
     use starlane_core::{Agent, NodeName, Phase, Status, Timestamp};
 
@@ -558,5 +593,35 @@ mod tests {
         watching.lock().clear();
         attending.await;
         assert!(host.info(&first).await.is_none());
+    }
+
+    /// Who waits to tell holds the registry's own resources, however many wait.
+    #[tokio::test]
+    async fn what_waits_to_be_told_is_no_copy() {
+        let registry = registry();
+        for name in ["a", "b"] {
+            create(&registry, name).await;
+        }
+        let held = || Arc::strong_count(&registry.get(&"b".parse().unwrap()).unwrap());
+        let before = held();
+        let mut all: Vec<Telling> = (0..3).map(|_| telling(&registry, None)).collect();
+        for telling in &mut all {
+            assert_eq!(told(telling).await.0, "Entered a");
+        }
+        assert_eq!(held(), before + all.len());
+        for telling in &mut all {
+            assert_eq!(told(telling).await.0, "Entered b");
+            // Asked once more, it begins to wait for what comes.
+            while telling.next().now_or_never().is_some() {}
+        }
+        assert_eq!(held(), before);
+        // Of a commit it is the same.
+        let both: Selector = "*<Space>".parse().unwrap();
+        let last = registry.get(&"b".parse().unwrap()).unwrap();
+        registry.delete(&by(), Delete::selector(both, false)).await.unwrap();
+        let held = || Arc::strong_count(&last);
+        assert_eq!(told(&mut all[0]).await.0, "Left a");
+        let (one, _) = (held(), told(&mut all[1]).await);
+        assert_eq!(held(), one + 1);
     }
 }
