@@ -34,7 +34,7 @@ use crate::mailbox::{Gauge, ReplyTo};
 use crate::names::Names;
 use crate::outside::Outside;
 
-pub use self::info::{Info, State};
+pub use self::info::{Info, State, Watched};
 pub use self::moving::{Released, Returned, Waiting};
 pub(crate) use self::queue::{Counters, Event, Queue};
 

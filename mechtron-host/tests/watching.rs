@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mechtron_host::{Durability, EngineKind, Limits, Module, State};
+use mechtron_host::{Durability, EngineKind, Limits, Module, Place, State, Watched};
 use starlane_core::{Code, Epoch, Refusal};
 use support::*;
 
@@ -378,4 +378,35 @@ async fn one_that_comes_back_is_asked_about_until_its_code_can_be_had() {
         tokio::task::yield_now().await;
     }
     keeps(&world, "a:*", 1, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_watched_is_known_with_how_far_it_was_told() {
+    let world = World::new(EngineKind::Wasmi);
+    let module = watcher(&world, &["a:*", "b:*"]).await;
+    world.place(AT, &module, Durability::Node);
+    world.host.attend(&point(AT)).await.unwrap();
+    let known = |told: Option<&str>, failures: u32| {
+        let watched = |name: &str, selector: &str, told: Option<&str>, failures| Watched {
+            name: name.into(),
+            selector: selector.into(),
+            place: told.map(|told| Place(told.into())),
+            failures,
+        };
+        let expected = [watched("w0", "a:*", told, 0), watched("w1", "b:*", None, failures)];
+        let world = &world;
+        async move {
+            while world.host.info(&point(AT)).await.is_none_or(|info| info.watches != expected) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    known(None, 0).await;
+    tell(&world, "a:*", Some("i"));
+    known(Some("1"), 0).await;
+    tell(&world, "b:*", Some("n"));
+    known(Some("1"), 1).await;
+    world.host.sleep(&point(AT));
+    while world.host.info(&point(AT)).await.unwrap().state != State::Sleeping {}
+    known(Some("1"), 1).await;
 }

@@ -12,6 +12,7 @@ use starlane_core::{
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::info::Watched;
 use super::queue::Event;
 use super::slot::{Slot, Step};
 use super::{NEVER, Shard};
@@ -123,6 +124,17 @@ impl Watches {
     /// How far it was told.
     pub(super) fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// What is watched, and how far each was told.
+    pub(super) fn watched(&self) -> Vec<Watched> {
+        let watched = |known: &Watching| Watched {
+            name: Arc::clone(&known.watch.name),
+            selector: Arc::clone(&known.watch.selector),
+            place: self.places.get(&known.watch.selector).cloned(),
+            failures: known.failures,
+        };
+        self.list.iter().map(watched).collect()
     }
 
     /// Takes places back that belong to a state.

@@ -183,6 +183,20 @@ impl fmt::Display for At {
     }
 }
 
+/// How far a mechtron was told, as its users read it. `revision`: of all that came up to there. Amid a list: `list`, of which
+/// revision it is, and `after`, the last point of it. Amid a commit: `commit`, and `changes`, how many of it.
+pub(super) fn how_far(place: &Place) -> serde_json::Value {
+    match place.0.parse() {
+        Ok(At::List { at, after: None }) => serde_json::json!({ "list": at }),
+        Ok(At::List { at, after: Some(after) }) => serde_json::json!({ "list": at, "after": after }),
+        Ok(At::After(revision)) => serde_json::json!({ "revision": revision }),
+        Ok(At::Amid { after, commit, told }) => {
+            serde_json::json!({ "revision": after, "commit": commit, "changes": told })
+        }
+        Err(()) => serde_json::json!({}),
+    }
+}
+
 impl FromStr for At {
     type Err = ();
 
@@ -464,6 +478,12 @@ mod tests {
         ] {
             assert_eq!(at.to_string().parse(), Ok(at));
         }
+        let how_far = |place: &str| super::how_far(&Place(place.into())).to_string();
+        assert_eq!(how_far("list 7 shop:a"), r#"{"after":"shop:a","list":7}"#);
+        assert_eq!(how_far("list 7"), r#"{"list":7}"#);
+        assert_eq!(how_far("after 9"), r#"{"revision":9}"#);
+        assert_eq!(how_far("amid 9 12 3"), r#"{"changes":3,"commit":12,"revision":9}"#);
+        assert_eq!(how_far("later 3"), "{}");
         for wrong in ["", "after", "after x", "amid 1 2", "later 3", "list 7 "] {
             assert!(wrong.parse::<At>().is_err(), "{wrong}");
         }
