@@ -235,6 +235,19 @@ fn any_node_says_what_is_watched_and_how_far_it_was_told() {
 }
 
 #[test]
+fn what_changes_before_it_first_lives_somewhere_is_in_its_first_list() {
+    let node = Node::start();
+    furnish(&node);
+    ledger(&node, ", +place=[tier = \"edge\"]");
+    node.exec(&script(0..1)).ok();
+    node.exec("create shop:orders:later<Order>{ +total=700 }; set shop:orders:later{ +total=800 }").ok();
+    node.exec("create shop:orders:gone<Order>{ +total=900 }; delete shop:orders:gone").ok();
+    assert_eq!(mesh::placed(&Api::of(&node), "shop:ledger"), None);
+    node.run(["node", "label", node.name(), "tier=edge"]).ok();
+    expect_book(&node, &["shop:orders:first owes 500".into(), "shop:orders:later owes 800".into()]);
+}
+
+#[test]
 fn a_selector_that_is_none_is_refused_when_it_is_named() {
     let node = Node::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
