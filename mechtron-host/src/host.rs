@@ -197,15 +197,24 @@ impl Host {
             if !taken {
                 return Err(busy());
             }
-            let stopped = |_| Err(Refusal::new(Code::Internal, "the host is gone"));
-            receiver.await.unwrap_or_else(stopped)
+            receiver.await.unwrap_or_else(|_| Err(gone()))
         }
     }
 
     /// Says that a mechtron lives here that watches something, so that it is told though nobody asks anything of it. Said
-    /// again, it changes nothing. Tells whether it was heard: not when its shard has too much waiting.
-    pub fn attend(&self, point: &Point) -> bool {
-        self.queue(point).command(Event::Attend(point.clone()))
+    /// again, it changes nothing.
+    ///
+    /// # Errors
+    /// `E-BUSY` when the host knows as many mechtrons as it can or its shard has too much waiting: it is to be said again.
+    pub fn attend(&self, point: &Point) -> impl Future<Output = Result<(), Refusal>> + Send + 'static {
+        let (sender, receiver) = oneshot::channel();
+        let taken = self.queue(point).command(Event::Attend(point.clone(), sender));
+        async move {
+            if !taken {
+                return Err(busy());
+            }
+            receiver.await.unwrap_or_else(|_| Err(gone()))
+        }
     }
 
     /// Ends a mechtron; all who wait are refused, its state in memory and its log lines are gone. When its shard has too much
@@ -315,6 +324,10 @@ impl Drop for GiveUp {
             self.queue.tell(Event::GiveUp(point, Waiter::Outside(self.ticket)));
         }
     }
+}
+
+fn gone() -> Refusal {
+    Refusal::new(Code::Internal, "the host is gone")
 }
 
 fn busy() -> Refusal {

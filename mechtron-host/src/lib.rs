@@ -38,4 +38,4 @@ pub use mailbox::NotHere;
 pub use mechtron_abi::ChangeKind;
 pub use module::Module;
 pub use outside::{Activation, Durability, Outside, Runs};
-pub use shard::{Info, Released, Returned, State, Waiting};
+pub use shard::{Info, Released, Returned, State, Waiting, Watched};

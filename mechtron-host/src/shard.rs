@@ -34,7 +34,7 @@ use crate::mailbox::{Gauge, ReplyTo};
 use crate::names::Names;
 use crate::outside::Outside;
 
-pub use self::info::{Info, State};
+pub use self::info::{Info, State, Watched};
 pub use self::moving::{Released, Returned, Waiting};
 pub(crate) use self::queue::{Counters, Event, Queue};
 
@@ -223,8 +223,11 @@ impl Shard {
             Event::GiveUp(point, waiter) => self.give_up(&point, &waiter),
             Event::Activated(point, number, activation) => self.activated(&point, number, activation),
             Event::Loaded(point, serial, epoch, state) => self.loaded(&point, serial, epoch, state),
-            Event::Saved(point, serial, saved) => self.saved(&point, serial, saved),
-            Event::Attend(point) => self.attend(point),
+            Event::Saved(point, serial, epoch, saved) => self.saved(&point, serial, epoch, saved),
+            Event::Attend(point, done) => {
+                // Who asked may have left.
+                let _ = done.send(self.attend(point));
+            }
             Event::Told(point, number, step) => self.told(&point, number, step),
             Event::Swap(point) => {
                 if let Some(at) = self.points.get(&point).copied() {

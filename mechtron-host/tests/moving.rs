@@ -62,14 +62,6 @@ fn answer(returned: Returned, text: &'static str) {
     returned.asker.unwrap().answer(Outcome::Ok(Reply::new(200, "text/plain", text)));
 }
 
-fn signal(to: &str, body: &'static str) -> Message {
-    let mut signal = message(to, body, LONG);
-    if let Payload::Request(request) = signal.payload {
-        signal.payload = Payload::Signal(request);
-    }
-    signal
-}
-
 /// How a request ends that is for another node: it did not run.
 const NOT_HERE: &str = "Rejected E-EPOCH-STALE";
 

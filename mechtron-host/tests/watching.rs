@@ -5,9 +5,10 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mechtron_host::{Durability, EngineKind, Module, State};
+use mechtron_host::{Durability, EngineKind, Limits, Module, Place, State, Watched};
 use starlane_core::{Code, Epoch, Refusal};
 use support::*;
 
@@ -63,7 +64,7 @@ async fn one_that_sleeps_is_woken_and_goes_on_where_it_was_under_another_epoch()
     let world = World::new(EngineKind::Wasmi);
     let module = watcher(&world, &["a:*", "b:*"]).await;
     world.place(AT, &module, Durability::Node);
-    assert!(world.host.attend(&point(AT)));
+    world.host.attend(&point(AT)).await.unwrap();
     tell(&world, "a:*", Some("i"));
     tell(&world, "b:*", Some("i"));
     keeps(&world, "a:*", 1, 2).await;
@@ -101,7 +102,7 @@ async fn what_fails_is_told_again_in_its_order_and_messages_go_on() {
         tell(&world, selector, Some(fails));
         tell(&world, selector, Some("i"));
     }
-    assert!(world.host.attend(&point(AT)));
+    world.host.attend(&point(AT)).await.unwrap();
     let lines = |world: &World| {
         let mut log = world.host.logs(&point(AT), 1_000, false);
         async move {
@@ -128,7 +129,7 @@ async fn a_change_whose_state_was_not_kept_counts_once() {
     let module = watcher(&world, &["a:*"]).await;
     world.place(AT, &module, Durability::Mesh);
     *world.node.save_fails.lock().unwrap() = Some(Refusal::new(Code::Unreachable, "the registry is away"));
-    assert!(world.host.attend(&point(AT)));
+    world.host.attend(&point(AT)).await.unwrap();
     tell(&world, "a:*", Some("i"));
     while *world.node.saves.lock().unwrap() < 3 {
         world.clock.advance(Duration::from_secs(1));
@@ -150,7 +151,7 @@ async fn told_nothing() -> World {
     let world = World::with(EngineKind::Wasmi, |config| config.keep_place = Duration::from_secs(600));
     let module = watcher(&world, &["a:*"]).await;
     world.place(AT, &module, Durability::Node);
-    assert!(world.host.attend(&point(AT)));
+    world.host.attend(&point(AT)).await.unwrap();
     tell(&world, "a:*", None);
     while kept(&world).is_none() {
         tokio::task::yield_now().await;
@@ -175,7 +176,7 @@ async fn a_version_without_a_watch_is_not_told_of_it_and_goes_on_with_the_others
     let world = World::new(EngineKind::Wasmi);
     let module = watcher(&world, &["a:*", "b:*"]).await;
     world.place(AT, &module, Durability::Node);
-    assert!(world.host.attend(&point(AT)));
+    world.host.attend(&point(AT)).await.unwrap();
     tell(&world, "a:*", Some("i"));
     tell(&world, "b:*", Some("i"));
     keeps(&world, "a:*", 1, 2).await;
@@ -244,7 +245,7 @@ async fn a_message_asks_again_for_code_that_could_not_be_had_for_a_watch() {
     let world = World::new(EngineKind::Wasmi);
     let module = watcher(&world, &["a:*"]).await;
     *world.node.missing.lock().unwrap() = Code::Unreachable;
-    assert!(world.host.attend(&point(AT)));
+    world.host.attend(&point(AT)).await.unwrap();
     while world.node.asked.lock().unwrap().is_empty()
         || world.host.info(&point(AT)).await.is_none_or(|info| info.state != State::Sleeping)
     {
@@ -253,4 +254,159 @@ async fn a_message_asks_again_for_code_that_could_not_be_had_for_a_watch() {
     // The clock stands still, so that nothing but the message asks.
     world.place(AT, &module, Durability::Node);
     assert_eq!(world.number(AT, "c").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_that_is_refused_under_an_older_epoch_says_nothing_of_the_newer_one() {
+    let world = told_nothing().await;
+    *world.node.save_fails.lock().unwrap() = Some(Refusal::new(Code::EpochStale, "epoch 2 acts for it"));
+    world.node.may_save.send_replace(false);
+    tell(&world, "a:*", None);
+    while *world.node.saves.lock().unwrap() < 2 {
+        world.clock.advance(Duration::from_secs(60));
+        tokio::task::yield_now().await;
+    }
+    *world.node.save_fails.lock().unwrap() = None;
+    // It comes back here under that very epoch before the refusal does.
+    let module = watcher(&world, &["a:*"]).await;
+    world.place_with(AT, &module, Durability::Node, |activation| {
+        activation.epoch = Epoch(2);
+        activation.limits = Some(Limits { body_bytes: 4, ..Limits::default() });
+    });
+    world.host.swap(&point(AT));
+    // Once the new limits hold, the host knows of the new epoch.
+    while world.host.stats().lost == 0 {
+        world.host.send(signal(AT, "ccccc")).unwrap();
+        world.host.info(&point(AT)).await;
+    }
+    world.node.may_save.send_replace(true);
+    assert_eq!(world.number(AT, "c").await, 0);
+    tell(&world, "a:*", Some("i"));
+    keeps(&world, "a:*", 3, 1).await;
+}
+
+/// Of one thread, so that a step that was counted has come to the host.
+#[tokio::test]
+async fn a_change_does_not_wait_for_another_handler_of_a_reentrant_mechtron() {
+    let world = World::new(EngineKind::Wasmi);
+    let module = watcher(&world, &["a:*"]).await;
+    world.place_with(AT, &module, Durability::Node, |activation| activation.reentrant = Some(true));
+    world.host.attend(&point(AT)).await.unwrap();
+    world.node.gate.send_replace(false);
+    let script = Script::default().request(OWN, "out:gate", b"").bytes();
+    let waits = tokio::spawn(world.request(message(AT, script, LONG)));
+    let handling = |count: usize| {
+        let world = &world;
+        async move {
+            while world.host.info(&point(AT)).await.is_none_or(|info| info.handling != count) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    handling(1).await;
+    // The change comes while the state of a message is being saved.
+    world.node.may_save.send_replace(false);
+    let counts = tokio::spawn(world.request(message(AT, "i", LONG)));
+    handling(2).await;
+    tell(&world, "a:*", Some("i"));
+    while world.node.steps.load(Ordering::Acquire) == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.host.info(&point(AT)).await.unwrap();
+    world.node.may_save.send_replace(true);
+    assert_eq!(number(&counts.await.unwrap()), 1);
+    keeps(&world, "a:*", 1, 2).await;
+    assert!(!waits.is_finished());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_before_it_was_attended_to_does_not_count() {
+    let world = World::new(EngineKind::Wasmi);
+    let module = watcher(&world, &["a:*"]).await;
+    world.place(AT, &module, Durability::Node);
+    // Asked while nothing may act here, and answered late.
+    world.node.elsewhere.lock().unwrap().insert(point(AT));
+    world.node.may_answer.send_replace(false);
+    world.host.attend(&point(AT)).await.unwrap();
+    world.node.elsewhere.lock().unwrap().clear();
+    world.host.attend(&point(AT)).await.unwrap();
+    world.node.may_answer.send_replace(true);
+    tell(&world, "a:*", Some("i"));
+    keeps(&world, "a:*", 1, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_finds_no_room_is_refused_and_may_be_attended_to_later() {
+    let world = World::with(EngineKind::Wasmi, |config| (config.shards, config.known_max) = (1, 1));
+    let module = watcher(&world, &["a:*"]).await;
+    let another = "test:another";
+    world.place(AT, &module, Durability::Node);
+    world.place(another, &module, Durability::Node);
+    assert_eq!(world.number(another, "c").await, 0);
+    assert_eq!(world.host.attend(&point(AT)).await.unwrap_err().code, Code::Busy);
+    // Who has room already needs no more.
+    world.host.attend(&point(another)).await.unwrap();
+    world.host.remove(&point(another));
+    world.host.attend(&point(AT)).await.unwrap();
+    tell(&world, "a:*", Some("i"));
+    keeps(&world, "a:*", 1, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_comes_back_is_asked_about_until_its_code_can_be_had() {
+    let world = World::new(EngineKind::Wasmi);
+    let module = watcher(&world, &["a:*"]).await;
+    world.host.release(&point(AT), LONG).await.unwrap();
+    *world.node.missing.lock().unwrap() = Code::Unreachable;
+    world.host.attend(&point(AT)).await.unwrap();
+    let asked = |count: usize| {
+        let world = &world;
+        async move {
+            while world.node.asked.lock().unwrap().len() < count
+                || world.host.info(&point(AT)).await.unwrap().state != State::Elsewhere
+            {
+                world.clock.advance(Duration::from_secs(1));
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    asked(3).await;
+    world.place_with(AT, &module, Durability::Node, |activation| activation.epoch = Epoch(2));
+    tell(&world, "a:*", Some("i"));
+    while kept(&world).is_none() {
+        world.clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    keeps(&world, "a:*", 1, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_watched_is_known_with_how_far_it_was_told() {
+    let world = World::new(EngineKind::Wasmi);
+    let module = watcher(&world, &["a:*", "b:*"]).await;
+    world.place(AT, &module, Durability::Node);
+    world.host.attend(&point(AT)).await.unwrap();
+    let known = |told: Option<&str>, failures: u32| {
+        let watched = |name: &str, selector: &str, told: Option<&str>, failures| Watched {
+            name: name.into(),
+            selector: selector.into(),
+            place: told.map(|told| Place(told.into())),
+            failures,
+        };
+        let expected = [watched("w0", "a:*", told, 0), watched("w1", "b:*", None, failures)];
+        let world = &world;
+        async move {
+            while world.host.info(&point(AT)).await.is_none_or(|info| info.watches != expected) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    known(None, 0).await;
+    tell(&world, "a:*", Some("i"));
+    known(Some("1"), 0).await;
+    tell(&world, "b:*", Some("n"));
+    known(Some("1"), 1).await;
+    world.host.sleep(&point(AT));
+    while world.host.info(&point(AT)).await.unwrap().state != State::Sleeping {}
+    known(Some("1"), 1).await;
 }

@@ -56,6 +56,7 @@ mod token;
 mod trace;
 mod transfer;
 mod watch;
+mod watched;
 mod why;
 mod write;
 

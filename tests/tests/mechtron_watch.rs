@@ -12,6 +12,8 @@ use tests::{Api, Node, root};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const BUNDLE: &str = "target/bundles/ledger";
+/// What the ledger watches.
+const SELECTOR: &str = "shop:orders:*<Order>[total >= 100 and not exists(paid)]";
 
 /// Makes what the ledger reads.
 fn furnish(node: &Node) {
@@ -202,6 +204,47 @@ fn another_version_goes_on_where_it_was() {
     node.exec("set shop:ledger{ +config=shop:repo:ledger:2.0.0:/config/ledger.mechtron }").ok();
     node.exec(&script(10..20)).ok();
     expect_book(&node, &lines(0..20));
+}
+
+#[test]
+fn any_node_says_what_is_watched_and_how_far_it_was_told() {
+    let nodes = Mesh::on_loopback(&[Plan::relay("cloud"), Plan::leaf("edge")]);
+    nodes.wait_ready(2, PATIENCE);
+    let first = nodes.first();
+    furnish(first);
+    ledger(first, ", +place=[at in (\"edge\")]");
+    // From here on it watches.
+    expect_book(first, &lines(0..0));
+    first.exec(&script(0..3)).ok();
+    expect_book(first, &lines(0..3));
+    let (_, last) = Api::of(first).get("/v1/resources/shop:orders:o-2").expect("the API answers");
+    let last = last["modified"].as_u64().expect("a revision");
+    for node in [first, nodes.node("edge")] {
+        let described = node.run(["describe", "shop:ledger", "-o", "json"]).ok();
+        let described: Value = serde_json::from_str(&described).expect("it is JSON");
+        let watches = described["activation"]["watches"].as_array().expect("it says what it watches");
+        assert_eq!(watches.len(), 1);
+        assert_eq!(watches[0]["name"], "overdue");
+        assert_eq!(watches[0]["selector"], SELECTOR);
+        // Later commits that it does not watch may be passed over already.
+        assert!(watches[0]["told"]["revision"].as_u64().is_some_and(|told| told >= last), "{described}");
+        let described = node.run(["describe", "shop:ledger"]).ok();
+        assert!(described.contains(&format!("  watch overdue {SELECTOR}\n")), "{described}");
+        assert!(described.contains("\nwatches\n  overdue  told up to revision "), "{described}");
+    }
+}
+
+#[test]
+fn what_changes_before_it_first_lives_somewhere_is_in_its_first_list() {
+    let node = Node::start();
+    furnish(&node);
+    ledger(&node, ", +place=[tier = \"edge\"]");
+    node.exec(&script(0..1)).ok();
+    node.exec("create shop:orders:later<Order>{ +total=700 }; set shop:orders:later{ +total=800 }").ok();
+    node.exec("create shop:orders:gone<Order>{ +total=900 }; delete shop:orders:gone").ok();
+    assert_eq!(mesh::placed(&Api::of(&node), "shop:ledger"), None);
+    node.run(["node", "label", node.name(), "tier=edge"]).ok();
+    expect_book(&node, &["shop:orders:first owes 500".into(), "shop:orders:later owes 800".into()]);
 }
 
 #[test]

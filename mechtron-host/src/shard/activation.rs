@@ -47,7 +47,10 @@ impl Shard {
                 return self.remove(at, &refusal);
             }
             // That nobody can be asked does not bring it back.
-            Err(_) if slot.over.is_some() => return self.stay_away(at),
+            Err(_) if slot.over.is_some() => {
+                self.stay_away(at);
+                return self.ask_later(at);
+            }
             Err(refusal) if slot.activation.is_none() && slot.watches.attended => {
                 slot.phase = Step::Asleep;
                 let waiting = slot.mailbox.take(|_| true);

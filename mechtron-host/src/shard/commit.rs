@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use starlane_core::{Code, Outcome, Point, Refusal};
+use starlane_core::{Code, Epoch, Outcome, Point, Refusal};
 
 use super::Shard;
 use super::queue::Event;
@@ -49,20 +49,20 @@ impl Shard {
 
     pub(super) fn save(&mut self, at: u32, activation: &Activation, state: Bytes) {
         let Some(slot) = self.slot(at) else { return };
-        let (point, serial) = (slot.point.clone(), slot.serial);
-        let saving = self.outside.save_state(point.clone(), activation.epoch, activation.durability, state);
+        let (point, serial, epoch) = (slot.point.clone(), slot.serial, activation.epoch);
+        let saving = self.outside.save_state(point.clone(), epoch, activation.durability, state);
         let queue = Arc::clone(&self.queues[self.index as usize]);
         self.config.runtime.spawn(async move {
             let saved = saving.await;
-            queue.tell(Event::Saved(point, serial, saved));
+            queue.tell(Event::Saved(point, serial, epoch, saved));
         });
     }
 
-    pub(super) fn saved(&mut self, point: &Point, serial: u64, saved: Result<(), Refusal>) {
+    pub(super) fn saved(&mut self, point: &Point, serial: u64, epoch: Epoch, saved: Result<(), Refusal>) {
         let Some(at) = self.points.get(point).copied() else { return };
         let Some(slot) = self.slot(at).filter(|slot| slot.serial == serial) else { return };
         if slot.phase == Step::Keeping {
-            return self.places_kept(at, saved);
+            return self.places_kept(at, epoch, saved);
         }
         let Some(live) = slot.live.as_deref_mut() else { return };
         let Some(held) = live.held.take() else { return };

@@ -1,9 +1,12 @@
 //! What is told of a mechtron.
 
+use std::sync::Arc;
+
 use starlane_core::Point;
 
 use super::Shard;
 use super::slot::{Slot, Step};
+use crate::changes::Place;
 use crate::instance::Instance;
 
 /// What is known of a mechtron.
@@ -27,6 +30,21 @@ pub struct Info {
     pub state_bytes: u64,
     /// Why it is not live, when it failed.
     pub reason: Option<String>,
+    /// What it watches, in the order of its contract.
+    pub watches: Vec<Watched>,
+}
+
+/// A watch of a mechtron.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watched {
+    /// The name of its handler.
+    pub name: Arc<str>,
+    /// What is watched, in its canonical form.
+    pub selector: Arc<str>,
+    /// How far it was told; `None` when it was told nothing yet, or that is not loaded.
+    pub place: Option<Place>,
+    /// How many times in a row the next change failed.
+    pub failures: u32,
 }
 
 /// What a mechtron does.
@@ -79,6 +97,7 @@ impl Shard {
             memory_bytes: memory,
             state_bytes: slot.state.as_ref().map_or(0, |state| state.len() as u64),
             reason: slot.reason.as_ref().map(ToString::to_string),
+            watches: slot.watches.watched(),
         })
     }
 }

@@ -33,12 +33,12 @@ impl Shard {
         if settled > 0 {
             slot.crashes = 0;
         }
+        let reentrant = slot.activation.as_ref().is_some_and(|activation| activation.is_reentrant());
+        let waits = slot.watches.is_due(now) || !slot.mailbox.is_empty();
         let more = slot.leaving.is_some()
             || live.conversation.has_input(now)
             || slot.next.is_some() && live.conversation.is_quiet()
-            || slot.watches.is_due(now) && live.conversation.given_len() == 0
-            || (!slot.mailbox.is_empty() && live.conversation.given_len() == 0)
-            || (!slot.mailbox.is_empty() && slot.activation.as_ref().is_some_and(|a| a.is_reentrant()));
+            || waits && live.conversation.takes_messages(reentrant, &slot.limits);
         let idle_at = live.conversation.may_sleep().then_some(slot.last_used);
         self.counters().handled.fetch_add(settled, Ordering::Relaxed);
         if let Some(last_used) = idle_at {

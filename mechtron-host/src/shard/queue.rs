@@ -31,12 +31,12 @@ pub(crate) enum Event {
     Activated(Point, u64, Result<Runs, Refusal>),
     /// The state that a mechtron begins with.
     Loaded(Point, u64, Epoch, Result<Option<Bytes>, Refusal>),
-    /// A state is durable, or not.
-    Saved(Point, u64, Result<(), Refusal>),
+    /// A state of an epoch is durable, or not.
+    Saved(Point, u64, Epoch, Result<(), Refusal>),
     /// What runs at a point changed, or where.
     Swap(Point),
-    /// A mechtron that lives here watches something.
-    Attend(Point),
+    /// A mechtron that lives here watches something; refused when nothing can be known of it.
+    Attend(Point, oneshot::Sender<Result<(), Refusal>>),
     /// What the watch with this number tells.
     Told(Point, u64, changes::Step),
     /// A mechtron is to leave this host; its handlers may go on until a moment.

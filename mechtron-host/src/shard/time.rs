@@ -86,7 +86,7 @@ impl Shard {
         } else if slot.not_before > now && matches!(slot.phase, Step::Asleep | Step::Failed) {
             moment = moment.min(slot.not_before);
         }
-        if matches!(slot.phase, Step::Asleep | Step::Live) {
+        if matches!(slot.phase, Step::Asleep | Step::Live | Step::Elsewhere) {
             moment = moment.min(slot.watches.earliest(now, slot.is_durable().then_some(keep)));
         }
         // What is due now was just looked at; it goes on with an event.

@@ -23,7 +23,8 @@ impl Shard {
             return self.go_on_leaving(at);
         }
         match slot.phase {
-            Step::Asking | Step::Loading | Step::Keeping | Step::Elsewhere => {}
+            Step::Asking | Step::Loading | Step::Keeping => {}
+            Step::Elsewhere => self.ask_elsewhere(at),
             Step::Failed => {
                 if now >= slot.not_before {
                     slot.phase = Step::Asleep;

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use starlane_core::{
-    Agent, Body, Code, Header, Headers, Message, MessageId, Method, Outcome, Payload, Point, Refusal, Request,
+    Agent, Body, Code, Epoch, Header, Headers, Message, MessageId, Method, Outcome, Payload, Point, Refusal,
+    Request,
 };
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::info::Watched;
 use super::queue::Event;
-use super::slot::Step;
+use super::slot::{Slot, Step};
 use super::{NEVER, Shard};
 use crate::changes::{self, Change, Place};
 use crate::clock::Moment;
@@ -124,6 +126,17 @@ impl Watches {
         &self.places
     }
 
+    /// What is watched, and how far each was told.
+    pub(super) fn watched(&self) -> Vec<Watched> {
+        let watched = |known: &Watching| Watched {
+            name: Arc::clone(&known.watch.name),
+            selector: Arc::clone(&known.watch.selector),
+            place: self.places.get(&known.watch.selector).cloned(),
+            failures: known.failures,
+        };
+        self.list.iter().map(watched).collect()
+    }
+
     /// Takes places back that belong to a state.
     pub(super) fn put_back(&mut self, places: Places) {
         self.places = places;
@@ -228,20 +241,20 @@ impl Watching {
 
 impl Shard {
     /// A mechtron that lives here watches something.
-    pub(super) fn attend(&mut self, point: Point) {
+    pub(super) fn attend(&mut self, point: Point) -> Result<(), Refusal> {
         let at = match self.points.get(&point).copied() {
             Some(at) => at,
-            None => match self.make_slot(point.clone()) {
-                Ok(at) => at,
-                Err(refusal) => {
-                    return tracing::warn!(%point, "a mechtron is not told what it watches: {refusal}");
-                }
-            },
+            None => self.new_slot(point)?,
         };
-        if let Some(slot) = self.slot(at) {
-            slot.watches.attended = true;
+        let Some(slot) = self.slot(at) else { return Ok(()) };
+        slot.watches.attended = true;
+        if matches!(slot.phase, Step::Asking | Step::Elsewhere) && slot.leaving.is_none() {
+            // What was asked before this was said may be answered as it was then.
+            slot.phase = Step::Asking;
+            self.ask_activation(at);
         }
         self.make_ready(at);
+        Ok(())
     }
 
     /// What a mechtron watches is kept up with while it sleeps.
@@ -290,9 +303,13 @@ impl Shard {
     }
 
     /// The places of one that sleeps are kept, or not.
-    pub(super) fn places_kept(&mut self, at: u32, kept: Result<(), Refusal>) {
+    pub(super) fn places_kept(&mut self, at: u32, epoch: Epoch, kept: Result<(), Refusal>) {
         let Some(slot) = self.slot(at) else { return };
         slot.phase = Step::Asleep;
+        if slot.activation.as_ref().is_some_and(|activation| activation.epoch != epoch) {
+            // It says nothing of the epoch that this host acts under by now, whose places are loaded.
+            return self.make_ready(at);
+        }
         match kept {
             Ok(()) => {}
             Err(refusal) if refusal.code == Code::NotFound => return self.remove(at, &refusal),
@@ -308,13 +325,31 @@ impl Shard {
 
     /// One whose code or state cannot be had is tried again for the sake of its watches.
     pub(super) fn watch_later(&mut self, at: u32) {
+        let watches = |slot: &mut Slot| slot.watches.attended || !slot.watches.list.is_empty();
+        if self.slot(at).is_some_and(watches) {
+            self.ask_later(at);
+        }
+    }
+
+    /// Asks again after a while what could not be had.
+    pub(super) fn ask_later(&mut self, at: u32) {
         let moment = self.now + ASK_AGAIN_MS;
-        if let Some(slot) = self.slot(at)
-            && (slot.watches.attended || !slot.watches.list.is_empty())
-        {
+        if let Some(slot) = self.slot(at) {
             slot.watches.again = moment;
             self.want(at, moment);
         }
+    }
+
+    /// One that nobody could be asked about is asked about again.
+    pub(super) fn ask_elsewhere(&mut self, at: u32) {
+        let now = self.now;
+        let Some(slot) = self.slot(at) else { return };
+        if slot.watches.again == 0 || slot.watches.again > now {
+            return self.schedule(at);
+        }
+        slot.watches.again = 0;
+        slot.phase = Step::Asking;
+        self.ask_activation(at);
     }
 
     /// One that runs watches what its contract says, and nothing else any more.

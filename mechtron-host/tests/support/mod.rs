@@ -39,6 +39,8 @@ pub struct Node {
     pub missing: Mutex<Code>,
     /// Points that live elsewhere.
     pub elsewhere: Mutex<HashSet<Point>>,
+    /// Who asks what runs at a point waits while this is false, and is answered as it was when he asked.
+    pub may_answer: watch::Sender<bool>,
     /// The points that it was asked about, in order.
     pub asked: Mutex<Vec<Point>>,
     pub states: Mutex<HashMap<Point, Bytes>>,
@@ -63,6 +65,8 @@ pub struct Node {
     pub gate: watch::Sender<bool>,
     /// What watches tell.
     pub changes: watch::Sender<Log>,
+    /// How many steps watches told.
+    pub steps: Arc<AtomicUsize>,
     /// The watches that were begun, each with its selector and how much of the log was told before.
     pub watched: Mutex<Vec<(String, usize)>>,
     /// Requests to the outside that somebody waits for.
@@ -81,13 +85,19 @@ impl Drop for Open {
 impl Outside for Node {
     fn activation(&self, point: Point) -> BoxFuture<'static, Result<Runs, Refusal>> {
         self.asked.lock().unwrap().push(point.clone());
-        if self.elsewhere.lock().unwrap().contains(&point) {
-            return future::ready(Ok(Runs::Elsewhere)).boxed();
-        }
-        let found = self.activations.lock().unwrap().get(&point).cloned().map(Runs::Here);
+        let found = match self.elsewhere.lock().unwrap().contains(&point) {
+            true => Some(Runs::Elsewhere),
+            false => self.activations.lock().unwrap().get(&point).cloned().map(Runs::Here),
+        };
         let code = *self.missing.lock().unwrap();
         let missing = || Refusal::new(code, format!("nothing is at {point}"));
-        future::ready(found.ok_or_else(missing)).boxed()
+        let answer = found.ok_or_else(missing);
+        let mut may = self.may_answer.subscribe();
+        async move {
+            let _ = may.wait_for(|may| *may).await;
+            answer
+        }
+        .boxed()
     }
 
     fn load_state(
@@ -164,7 +174,8 @@ impl Outside for Node {
     fn watch(&self, _by: Point, selector: Arc<str>, after: Option<Place>) -> Box<dyn Changes> {
         let after = after.map_or(0, |place| place.0.parse().unwrap());
         self.watched.lock().unwrap().push((selector.to_string(), after));
-        Box::new(Told { changes: self.changes.subscribe(), selector, after })
+        let (changes, steps) = (self.changes.subscribe(), Arc::clone(&self.steps));
+        Box::new(Told { changes, steps, selector, after })
     }
 
     fn status(&self, point: &Point, status: Status) {
@@ -178,6 +189,7 @@ pub type Log = Vec<(String, Option<String>)>;
 /// A watch that tells what its selector is for. A place is how many of the log were looked at.
 struct Told {
     changes: watch::Receiver<Log>,
+    steps: Arc<AtomicUsize>,
     selector: Arc<str>,
     after: usize,
 }
@@ -198,6 +210,7 @@ impl Changes for Told {
                         revision: self.after as u64,
                         resource: body.into(),
                     });
+                    self.steps.fetch_add(1, Ordering::AcqRel);
                     return Step { place: Place(self.after.to_string().into()), change };
                 }
             }
@@ -227,6 +240,7 @@ impl World {
             activations: Mutex::default(),
             missing: Mutex::new(Code::NotFound),
             elsewhere: Mutex::default(),
+            may_answer: watch::Sender::new(true),
             asked: Mutex::default(),
             states: Mutex::default(),
             loads: Mutex::default(),
@@ -243,6 +257,7 @@ impl World {
             gate: watch::Sender::new(true),
             open: Arc::default(),
             changes: watch::Sender::default(),
+            steps: Arc::default(),
             watched: Mutex::default(),
         });
         let cache = tempfile::tempdir().unwrap();
@@ -326,6 +341,15 @@ pub fn message(to: &str, body: impl Into<Bytes>, remaining: Duration) -> Message
         body: Body::Bytes(body.into()),
     };
     Message { header, payload: Payload::Request(request) }
+}
+
+/// A message that nobody waits for.
+pub fn signal(to: &str, body: &'static str) -> Message {
+    let mut signal = message(to, body, LONG);
+    if let Payload::Request(request) = signal.payload {
+        signal.payload = Payload::Signal(request);
+    }
+    signal
 }
 
 pub fn with_chain(mut message: Message, points: &[&str]) -> Message {

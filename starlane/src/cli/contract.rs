@@ -30,9 +30,9 @@ fn doc(of: &Value, indent: &str, lines: &mut Vec<String>) {
 fn signature(handler: &Value, schemas: Option<&Value>) -> String {
     let text = |key: &str| handler.get(key).and_then(Value::as_str);
     let Some(method) = text("method") else {
-        return format!("{} {}", text("role").unwrap_or("?"), text("name").unwrap_or_default())
-            .trim_end()
-            .to_owned();
+        let parts = [text("role").unwrap_or("?"), text("name").unwrap_or_default()];
+        let parts = parts.into_iter().chain(text("selector"));
+        return parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
     };
     let mut signature = format!("{method}{}", text("path").unwrap_or_default());
     let part = |key: &str| handler.get(key).filter(|schema| !schema.is_null());
@@ -145,6 +145,7 @@ mod tests {
                     },
                     {"role": "http", "name": "page", "method": "Http<Get>", "path": "/total"},
                     {"role": "timer", "name": "idle"},
+                    {"role": "watch", "name": "overdue", "selector": "shop:orders:*[total >= 100]"},
                 ],
             }],
             "$defs": {
@@ -168,6 +169,7 @@ mod tests {
                 "    Adds an item.",
                 "  Http<Get>/total",
                 "  timer idle",
+                "  watch overdue shop:orders:*[total >= 100]",
             ]
         );
     }

@@ -365,7 +365,7 @@ impl Render for Described {
         field("created", format!("revision {}", resource.created));
         field("modified", format!("revision {}, version {}", resource.modified, resource.version));
         if let Some(Value::Object(activation)) = activation {
-            for (name, value) in activation {
+            for (name, value) in activation.iter().filter(|(name, _)| *name != "watches") {
                 field(name, plain(value));
             }
         }
@@ -375,6 +375,9 @@ impl Render for Described {
         }
         if let Some(contract) = contract {
             super::contract::lines(contract, &mut lines);
+        }
+        if let Some(watches) = activation.as_ref().and_then(|activation| activation.get("watches")) {
+            super::watched::lines(watches, &mut lines);
         }
         if !children.is_empty() {
             lines.push("children".to_owned());

@@ -17,7 +17,7 @@ use gateway::{
     Comparison, Content, Expect, Freshness, Gathering, Mesh, Scatter, Selection, Socket, Sockets, SpaceState,
     TokenTerms, Upload,
 };
-use mechtron_host::State;
+use mechtron_host::{State, Watched};
 use resource_registry::{BlobStore, Delete, Limits, LogOf, Registry, bundle, files};
 use starlane_core::{
     Agent, Blob, Code, Event, Kind, Message, MessageId, NodeName, Outcome, Point, Problem, PropertyChange,
@@ -36,6 +36,7 @@ use super::reach::Reach;
 use super::router::{Router, has_code};
 use super::services::{MadeToken, NodeLife, Placed};
 use super::serving::{Serving, is_served};
+use super::watching::how_far;
 use super::{gather, metrics, sampled, views};
 
 /// How many children a description lists.
@@ -521,6 +522,20 @@ pub(super) fn activation_json(info: mechtron_host::Info) -> serde_json::Value {
     });
     if let Some(reason) = info.reason {
         json["reason"] = reason.into();
+    }
+    if !info.watches.is_empty() {
+        json["watches"] = info.watches.iter().map(watched_json).collect();
+    }
+    json
+}
+
+fn watched_json(watched: &Watched) -> serde_json::Value {
+    let mut json = serde_json::json!({ "name": *watched.name, "selector": *watched.selector });
+    if let Some(place) = &watched.place {
+        json["told"] = how_far(place);
+    }
+    if watched.failures > 0 {
+        json["failures"] = watched.failures.into();
     }
     json
 }

@@ -1,7 +1,7 @@
 //! What the mechtrons of this node watch: which of them do, and what the registry tells each, from the place on that its state
 //! knows of.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use futures::future::BoxFuture;
 use mechtron_host::{Change, ChangeKind, Changes, Host, Place, Step};
 use parking_lot::Mutex;
 use resource_registry::{Error, Registry, Watch};
-use starlane_core::{Change as Changed, Event, Point, Problem, Resource, ResumeToken, Revision, Selector};
+use starlane_core::{
+    Change as Changed, Code, Event, Point, Problem, Resource, ResumeToken, Revision, Selector,
+};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -53,8 +55,12 @@ impl Watching {
                     None => return Ok(()),
                     Some(News::Is { now, before }) => {
                         let is_other = before.is_none_or(|before| before.properties != now.properties);
-                        if is_other && self.homes.assigned(&now) == Home::Here {
-                            tokio::spawn(self.clone().look(now, watching.clone(), reads.clone()));
+                        match self.homes.assigned(&now) {
+                            Home::Here if is_other => {
+                                tokio::spawn(self.clone().look(now, watching.clone(), reads.clone()));
+                            }
+                            Home::Here => {}
+                            Home::There(_) | Home::Nowhere => drop(watching.lock().remove(&now.point)),
                         }
                     }
                     Some(News::Gone(last)) => drop(watching.lock().remove(&last.point)),
@@ -68,13 +74,9 @@ impl Watching {
                     };
                     if was_over {
                         // What stopped when the lease was over is told on.
-                        let all: Vec<Point> = watching.lock().iter().cloned().collect();
-                        let host = self.host.clone();
-                        tokio::spawn(async move {
-                            for point in all {
-                                attend(&host, &point).await;
-                            }
-                        });
+                        let all = watching.lock().iter().cloned().collect();
+                        let (host, watching) = (self.host.clone(), watching.clone());
+                        tokio::spawn(async move { attend(&host, &watching, all).await });
                     }
                 }
             }
@@ -97,7 +99,7 @@ impl Watching {
             match watches {
                 Ok(true) => {
                     watching.lock().insert(point.clone());
-                    return attend(&self.host, point).await;
+                    return attend(&self.host, &watching, vec![point.clone()]).await;
                 }
                 Ok(false) => {
                     watching.lock().remove(point);
@@ -124,9 +126,32 @@ impl Watching {
     }
 }
 
-async fn attend(host: &Host, point: &Point) {
-    while !host.attend(point) {
-        tokio::time::sleep(AGAIN).await;
+/// Lets the host attend to mechtrons. Those that it has no room for are tried again for as long as they watch something here.
+async fn attend(host: &Host, watching: &Mutex<HashSet<Point>>, mut points: Vec<Point>) {
+    let mut wait = AGAIN;
+    loop {
+        let mut refused = Vec::new();
+        for point in points {
+            if !watching.lock().contains(&point) {
+                continue;
+            }
+            match host.attend(&point).await {
+                Err(refusal) if refusal.code == Code::Busy => {
+                    if wait == AGAIN {
+                        tracing::warn!(%point, "a mechtron is not told what it watches for now: {refusal}");
+                    }
+                    refused.push(point);
+                }
+                // A host that is gone tells nobody anything.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        if refused.is_empty() {
+            return;
+        }
+        points = refused;
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(AGAIN_MAX);
     }
 }
 
@@ -158,6 +183,20 @@ impl fmt::Display for At {
     }
 }
 
+/// How far a mechtron was told, as its users read it. `revision`: of all that came up to there. Amid a list: `list`, of which
+/// revision it is, and `after`, the last point of it. Amid a commit: `commit`, and `changes`, how many of it.
+pub(super) fn how_far(place: &Place) -> serde_json::Value {
+    match place.0.parse() {
+        Ok(At::List { at, after: None }) => serde_json::json!({ "list": at }),
+        Ok(At::List { at, after: Some(after) }) => serde_json::json!({ "list": at, "after": after }),
+        Ok(At::After(revision)) => serde_json::json!({ "revision": revision }),
+        Ok(At::Amid { after, commit, told }) => {
+            serde_json::json!({ "revision": after, "commit": commit, "changes": told })
+        }
+        Err(()) => serde_json::json!({}),
+    }
+}
+
 impl FromStr for At {
     type Err = ();
 
@@ -180,6 +219,52 @@ impl FromStr for At {
     }
 }
 
+/// What is ready to be told, as the registry has it: it becomes JSON one by one, when it is told, so that many who wait with much
+/// of it take little memory.
+enum Ready {
+    /// A step without a resource; one that begins again tells so.
+    One(At, Option<Change>),
+    /// A page of a list, and whether it is the last.
+    List { at: Revision, resources: Vec<Arc<Resource>>, ends: bool },
+    /// A commit.
+    Commit { after: Revision, commit: Revision, changes: Vec<Changed> },
+}
+
+impl Ready {
+    /// The step after so many of them; `None` when there is no more.
+    fn step(&self, told: usize) -> Option<Result<Step, Problem>> {
+        let (what, revision, resource, at) = match self {
+            Ready::One(at, change) => {
+                return (told == 0).then(|| Ok(Step { place: at.place(), change: change.clone() }));
+            }
+            Ready::List { at, resources, ends } => {
+                let resource = resources.get(told)?;
+                let place = match *ends && told + 1 == resources.len() {
+                    true => At::After(*at),
+                    false => At::List { at: *at, after: Some(resource.point.clone()) },
+                };
+                (ChangeKind::Entered, at, resource, place)
+            }
+            Ready::Commit { after, commit, changes } => {
+                let (what, resource) = match changes.get(told)? {
+                    Changed::Entered(resource) => (ChangeKind::Entered, resource),
+                    Changed::Updated(resource) => (ChangeKind::Updated, resource),
+                    Changed::Left(resource) => (ChangeKind::Left, resource),
+                };
+                let place = match told + 1 == changes.len() {
+                    true => At::After(*commit),
+                    false => At::Amid { after: *after, commit: *commit, told: told + 1 },
+                };
+                (what, commit, resource, place)
+            }
+        };
+        Some(json(resource).map(|resource| {
+            let change = Change { what, revision: revision.0, resource };
+            Step { place: at.place(), change: Some(change) }
+        }))
+    }
+}
+
 /// Tells a mechtron what changes of what a selector selects.
 pub(super) struct Telling {
     registry: Registry,
@@ -188,14 +273,15 @@ pub(super) struct Telling {
     /// Where it is with all that is ready; `None` before the beginning.
     at: Option<At>,
     watch: Option<Watch>,
-    ready: VecDeque<Step>,
+    /// What is told next, after so many of it.
+    ready: Option<(Ready, usize)>,
 }
 
 impl Telling {
     pub(super) fn new(registry: Registry, by: Point, selector: &str, after: Option<&Place>) -> Self {
         // What cannot be read was written by a later version: nobody knows what came since.
         let at = after.map(|place| place.0.parse().unwrap_or(At::After(Revision(0))));
-        Self { registry, by, selector: selector.parse(), at, watch: None, ready: VecDeque::new() }
+        Self { registry, by, selector: selector.parse(), at, watch: None, ready: None }
     }
 
     /// Finds out what comes next. Something is ready then, or it is to be asked again.
@@ -218,13 +304,11 @@ impl Telling {
         self.watch = None;
         self.registry.fresh().await?;
         let at = At::List { at: self.registry.revision(), after: None };
-        let change = again.then(|| {
+        if again {
             tracing::warn!(point = %self.by, "a mechtron was not told for longer than the history is kept");
             let revision = self.registry.revision().0;
-            Change { what: ChangeKind::Again, revision, resource: Bytes::new() }
-        });
-        if change.is_some() {
-            self.ready.push_back(Step { place: at.place(), change });
+            let change = Change { what: ChangeKind::Again, revision, resource: Bytes::new() };
+            self.ready = Some((Ready::One(at.clone(), Some(change)), 0));
         }
         self.at = Some(at);
         Ok(())
@@ -243,20 +327,19 @@ impl Telling {
                 Err(error) => return Err(error.into()),
             }
         };
-        let last = page.resources.len().checked_sub(1).filter(|_| page.next.is_none());
-        if page.resources.is_empty() && page.next.is_none() {
-            self.at = Some(At::After(at));
-            self.ready.push_back(Step { place: At::After(at).place(), change: None });
-        }
-        for (number, resource) in page.resources.iter().enumerate() {
-            let place = match last == Some(number) {
-                true => At::After(at),
-                false => At::List { at, after: Some(resource.point.clone()) },
-            };
-            let change = Change { what: ChangeKind::Entered, revision: at.0, resource: json(resource)? };
-            self.ready.push_back(Step { place: place.place(), change: Some(change) });
-            self.at = Some(place);
-        }
+        let ends = page.next.is_none();
+        let ready = match page.resources.last() {
+            Some(last) => {
+                let amid = || At::List { at, after: Some(last.point.clone()) };
+                self.at = Some(if ends { At::After(at) } else { amid() });
+                Ready::List { at, resources: page.resources, ends }
+            }
+            None => {
+                self.at = Some(At::After(at));
+                Ready::One(At::After(at), None)
+            }
+        };
+        self.ready = Some((ready, 0));
         Ok(())
     }
 
@@ -281,47 +364,26 @@ impl Telling {
             return std::future::pending().await;
         };
         match event {
-            Event::Changed { revision, changes } => match begun {
-                Some((commit, told)) if commit == revision => self.commit(after, revision, &changes, told),
-                // The commit of which some was told is gone: nobody knows what the rest of it was.
-                Some(_) => self.begin(true).await,
-                None => self.commit(after, revision, &changes, 0),
-            },
+            // The commit of which some was told is gone: nobody knows what the rest of it was.
+            Event::Changed { revision, .. } if begun.is_some_and(|(commit, _)| commit != revision) => {
+                self.begin(true).await
+            }
             Event::Bookmark { .. } if begun.is_some() => self.begin(true).await,
+            Event::Changed { revision, changes } => {
+                let told = begun.map_or(0, |(_, told)| told);
+                self.at = Some(At::After(revision));
+                self.ready = Some((Ready::Commit { after, commit: revision, changes }, told));
+                Ok(())
+            }
             Event::Bookmark { revision } => {
                 self.at = Some(At::After(revision));
-                self.ready.push_back(Step { place: At::After(revision).place(), change: None });
+                self.ready = Some((Ready::One(At::After(revision), None), 0));
                 Ok(())
             }
             Event::Gone { .. } => self.begin(true).await,
             // A watch of a selector that goes on neither lists, counts nor ranks.
             Event::Listed { .. } | Event::Counted { .. } | Event::Ranked { .. } => Ok(()),
         }
-    }
-
-    /// The changes of a commit after the first that were told.
-    fn commit(
-        &mut self,
-        after: Revision,
-        commit: Revision,
-        changes: &[Changed],
-        told: usize,
-    ) -> Result<(), Problem> {
-        for (number, changed) in changes.iter().enumerate().skip(told) {
-            let at = match number + 1 == changes.len() {
-                true => At::After(commit),
-                false => At::Amid { after, commit, told: number + 1 },
-            };
-            let what = match changed {
-                Changed::Entered(_) => ChangeKind::Entered,
-                Changed::Updated(_) => ChangeKind::Updated,
-                Changed::Left(_) => ChangeKind::Left,
-            };
-            let change = Change { what, revision: commit.0, resource: json(changed.resource())? };
-            self.ready.push_back(Step { place: at.place(), change: Some(change) });
-        }
-        self.at = Some(At::After(commit));
-        Ok(())
     }
 }
 
@@ -330,15 +392,26 @@ impl Changes for Telling {
         Box::pin(async move {
             let mut refused = false;
             loop {
-                if let Some(step) = self.ready.pop_front() {
-                    return step;
-                }
-                if let Err(problem) = self.go_on().await {
-                    if !std::mem::replace(&mut refused, true) {
-                        tracing::warn!(point = %self.by, "a mechtron is not told what it watches for now: {problem}");
+                let next = self.ready.as_mut().and_then(|(ready, told)| {
+                    let step = ready.step(*told)?;
+                    *told += usize::from(step.is_ok());
+                    Some(step)
+                });
+                let problem = match next {
+                    Some(Ok(step)) => return step,
+                    Some(Err(problem)) => problem,
+                    None => {
+                        self.ready = None;
+                        match self.go_on().await {
+                            Ok(()) => continue,
+                            Err(problem) => problem,
+                        }
                     }
-                    tokio::time::sleep(AGAIN).await;
+                };
+                if !std::mem::replace(&mut refused, true) {
+                    tracing::warn!(point = %self.by, "a mechtron is not told what it watches for now: {problem}");
                 }
+                tokio::time::sleep(AGAIN).await;
             }
         })
     }
@@ -346,17 +419,22 @@ impl Changes for Telling {
 
 /// A resource as mechtrons see it.
 fn json(resource: &Resource) -> Result<Bytes, Problem> {
-    let json = serde_json::to_vec(resource).map_err(|error| {
-        Problem::new(starlane_core::Code::Internal, format!("a resource as JSON: {error}"))
-    })?;
+    let json = serde_json::to_vec(resource)
+        .map_err(|error| Problem::new(Code::Internal, format!("a resource as JSON: {error}")))?;
     Ok(json.into())
 }
 
 #[cfg(test)]
 mod tests {
-    use resource_registry::{Config, Create, Delete};
-    use starlane_core::{Agent, Phase, Status, Timestamp};
+    use std::path::Path;
 
+    use futures::FutureExt as _;
+    use resource_registry::{Config, Create, Delete, MeshStates, StateStore};
+    use starlane_core::{Agent, NodeName, Phase, Status, Timestamp};
+
+    use super::super::dead_letters::DeadLetters;
+    use super::super::keeping::Keeping;
+    use super::super::outside::{NodeOutside, Surroundings};
     use super::*;
 
     fn registry() -> Registry {
@@ -400,6 +478,12 @@ mod tests {
         ] {
             assert_eq!(at.to_string().parse(), Ok(at));
         }
+        let how_far = |place: &str| super::how_far(&Place(place.into())).to_string();
+        assert_eq!(how_far("list 7 shop:a"), r#"{"after":"shop:a","list":7}"#);
+        assert_eq!(how_far("list 7"), r#"{"list":7}"#);
+        assert_eq!(how_far("after 9"), r#"{"revision":9}"#);
+        assert_eq!(how_far("amid 9 12 3"), r#"{"changes":3,"commit":12,"revision":9}"#);
+        assert_eq!(how_far("later 3"), "{}");
         for wrong in ["", "after", "after x", "amid 1 2", "later 3", "list 7 "] {
             assert!(wrong.parse::<At>().is_err(), "{wrong}");
         }
@@ -494,5 +578,70 @@ mod tests {
         let status = Status::because(Phase::Ready, "it is looked after");
         registry.set_status(&by(), &"a".parse().unwrap(), status).await.unwrap();
         assert_eq!(told(&mut telling).await.0, "Updated a");
+    }
+
+    /// A host that knows one mechtron at most, of a node that is starting for ever.
+    fn small_host(registry: &Registry, folder: &Path) -> Host {
+        let name: NodeName = "cloud".parse().unwrap();
+        let homes = Homes::new(name.clone(), name.clone(), true);
+        let states = StateStore::open(folder.join("state.redb")).unwrap();
+        let keeping = Keeping::new(states.clone(), MeshStates::Here(states));
+        let dead = DeadLetters::new(registry.clone(), name);
+        let (node, _) = Surroundings::new(registry.clone(), homes, keeping, dead);
+        let config = mechtron_host::Config {
+            shards: 1,
+            known_max: 1,
+            ..mechtron_host::Config::new(tokio::runtime::Handle::current())
+        };
+        Host::start(config, Arc::new(NodeOutside(node))).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_no_room_at_the_host_is_tried_again_for_as_long_as_it_watches() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = small_host(&registry(), folder.path());
+        let [first, second]: [Point; 2] = ["shop:a", "shop:b"].map(|text| text.parse().unwrap());
+        host.attend(&first).await.unwrap();
+        let watching = Mutex::new(HashSet::from([second.clone()]));
+        let mut attending = std::pin::pin!(attend(&host, &watching, vec![second.clone()]));
+        assert!(tokio::time::timeout(AGAIN, &mut attending).await.is_err());
+        host.remove(&first);
+        attending.await;
+        assert!(host.info(&second).await.is_some());
+        // Nothing is waited for that is not here to watch any more.
+        let attending = attend(&host, &watching, vec![first.clone()]);
+        watching.lock().clear();
+        attending.await;
+        assert!(host.info(&first).await.is_none());
+    }
+
+    /// Who waits to tell holds the registry's own resources, however many wait.
+    #[tokio::test]
+    async fn what_waits_to_be_told_is_no_copy() {
+        let registry = registry();
+        for name in ["a", "b"] {
+            create(&registry, name).await;
+        }
+        let held = || Arc::strong_count(&registry.get(&"b".parse().unwrap()).unwrap());
+        let before = held();
+        let mut all: Vec<Telling> = (0..3).map(|_| telling(&registry, None)).collect();
+        for telling in &mut all {
+            assert_eq!(told(telling).await.0, "Entered a");
+        }
+        assert_eq!(held(), before + all.len());
+        for telling in &mut all {
+            assert_eq!(told(telling).await.0, "Entered b");
+            // Asked once more, it begins to wait for what comes.
+            while telling.next().now_or_never().is_some() {}
+        }
+        assert_eq!(held(), before);
+        // Of a commit it is the same.
+        let both: Selector = "*<Space>".parse().unwrap();
+        let last = registry.get(&"b".parse().unwrap()).unwrap();
+        registry.delete(&by(), Delete::selector(both, false)).await.unwrap();
+        let held = || Arc::strong_count(&last);
+        assert_eq!(told(&mut all[0]).await.0, "Left a");
+        let (one, _) = (held(), told(&mut all[1]).await);
+        assert_eq!(held(), one + 1);
     }
 }

@@ -588,7 +588,11 @@ fn describe_shows_the_contract_with_its_types() {
         "children": [resource("shop:cart:a", 1)],
         "contract": {"mechtrons": [{"mechtron": "Cart", "handlers": [
             {"role": "call", "method": "Ext<Add>", "input": {"type": "object", "properties": {"by": {"type": "integer"}}}},
+            {"role": "watch", "name": "overdue", "selector": "shop:*[due]"},
         ]}]},
+        "activation": {
+            "state": "live", "watches": [{"name": "overdue", "selector": "shop:*[due]", "told": {"revision": 2}}],
+        },
     });
     let pretend = Pretend::new([ok(description)]);
     assert_eq!(
@@ -597,10 +601,14 @@ fn describe_shows_the_contract_with_its_types() {
          \x20 status     Panic: it trapped\n\
          \x20 created    revision 1\n\
          \x20 modified   revision 2, version 3\n\
+         \x20 state      live\n\
          properties\n\
          \x20 @config=shop:x\n\
          contract Cart\n\
          \x20 Ext<Add> {by?: integer}\n\
+         \x20 watch overdue shop:*[due]\n\
+         watches\n\
+         \x20 overdue  told up to revision 2\n\
          children\n\
          \x20 shop:cart:a<Space>\n"
     );
