@@ -199,6 +199,9 @@ pub fn restore(file: &Path, registry: &Path) -> Result<Summary, RestoreError> {
     if registry.try_exists().map_err(io)? {
         return Err(RestoreError::Exists(registry.to_owned()));
     }
+    if let Some(log) = store::log_left(registry).map_err(io)? {
+        return Err(RestoreError::Exists(log));
+    }
     let mut backup = Reader::open(file)?;
     let new = registry.with_extension("restored");
     let remove = |path: &Path| match std::fs::remove_file(path) {
@@ -453,6 +456,13 @@ mod tests {
         assert_eq!(next.resource.point.as_str(), "shop:o-1101", "its sequences go on");
         let again = restore(&file, &new).unwrap_err();
         assert!(matches!(again, RestoreError::Exists(_)), "{again}");
+        // Nor beside the log of one that was moved away alone: it holds commits of that one.
+        let other = folder.path().join("other.redb");
+        let log = folder.path().join("other.redb.wal");
+        std::fs::write(&log, "commits").unwrap();
+        let left = restore(&file, &other).unwrap_err();
+        assert!(matches!(&left, RestoreError::Exists(path) if *path == log), "{left}");
+        assert!(!other.exists());
     }
 
     #[tokio::test]

@@ -63,19 +63,50 @@ pub(crate) struct Files {
 /// Opens, and makes when it is not there, a file and its log beside it, `FILE.wal`; its folder must exist.
 pub(crate) fn file_opener(path: &Path) -> Opener {
     let path: PathBuf = path.to_owned();
-    let mut log = path.clone().into_os_string();
-    log.push(".wal");
-    let log = PathBuf::from(log);
-    Box::new(move || Ok(Files { file: open_file(&path)?, log: open_file(&log)? }))
+    Box::new(move || {
+        let file = open_file(&path)?;
+        // By whichever name it is opened, there is one log.
+        Ok(Files { file, log: open_file(&log_of(&path.canonicalize()?))? })
+    })
 }
 
 fn open_file(path: &Path) -> std::io::Result<Box<dyn StorageBackend>> {
-    let is_new = !path.try_exists()?;
     let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    if is_new {
-        sync_folder(path)?;
-    }
+    sync_folder(path)?;
     Ok(Box::new(FileBackend::new(file).map_err(std::io::Error::other)?))
+}
+
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.to_owned().into_os_string();
+    log.push(".wal");
+    log.into()
+}
+
+/// The log of a file, when it holds anything: commits of a file that was not closed, which are not in the file yet.
+///
+/// # Errors
+/// What the system says.
+pub fn log_left(path: &Path) -> std::io::Result<Option<PathBuf>> {
+    let log = log_of(path);
+    match std::fs::metadata(&log) {
+        Ok(known) => Ok((known.len() > 0).then_some(log)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a file and its log, if they are there.
+///
+/// # Errors
+/// What the system says.
+pub fn remove_file(path: &Path) -> std::io::Result<()> {
+    for path in [path, &log_of(path)] {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Makes durable that a file is where it is.

@@ -189,23 +189,29 @@ fn unopened(error: store::Error) -> Problem {
 /// Under another name first, so that a file of this name is always whole.
 async fn into_file(from: &End, path: &Path) -> Result<Moved, Problem> {
     let name = path.display().to_string();
-    if path.exists() {
-        return Err(Problem::new(Code::Exists, format!("there is a file {name} already"))
+    let io = |error: std::io::Error| Problem::new(Code::StoreUnavailable, format!("{name}: {error}"));
+    let taken = match path.exists() {
+        true => Some(path.to_owned()),
+        false => store::log_left(path).map_err(io)?,
+    };
+    if let Some(taken) = taken {
+        return Err(Problem::new(Code::Exists, format!("there is a file {} already", taken.display()))
             .help("move it away, or name another file"));
     }
     let from = open(from).await?;
-    let io = |error: std::io::Error| Problem::new(Code::StoreUnavailable, format!("{name}: {error}"));
     let partial = path.with_extension("partial");
-    match std::fs::remove_file(&partial) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
+    store::remove_file(&partial).map_err(io)?;
     let moved = {
         let to = open_file(&partial)?;
         transfer(&*from, &to).await.map_err(|error| refused(error, &name))?
     };
     check(moved, &open_file(&partial)?, &name).await?;
+    if store::log_left(&partial).map_err(io)?.is_some() {
+        let detail = format!("{name}: not all of it could be written to its file; the disk may be full");
+        return Err(Problem::new(Code::StoreUnavailable, detail));
+    }
     std::fs::rename(&partial, path).map_err(io)?;
+    store::remove_file(&partial).map_err(io)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     #[cfg(unix)]
     std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
