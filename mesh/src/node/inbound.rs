@@ -335,7 +335,8 @@ impl Node {
         let _ = self.send_back(link, lane, &header, head, Content::Copied(&[]));
     }
 
-    /// Sends something back to whoever asked: over the link it came from when that is the neighbour, else as the routes say.
+    /// Sends something back to whoever asked: over the link it came from when that is the neighbour, else as the routes say, or
+    /// over the link it came from after all when they lead over one that ended: those of a node that stops change no more.
     ///
     /// # Errors
     /// When it is larger than it may be. What cannot be sent otherwise is counted.
@@ -353,7 +354,12 @@ impl Node {
                 Err(NotTaken::Closed) => self.push(header.to, lane, header, front, body),
                 pushed => pushed,
             },
-            None => self.push(header.to, lane, header, front, body),
+            None => match (self.push(header.to, lane, header, front, body.clone()), link) {
+                (Err(NotTaken::Closed), Some(link)) => {
+                    link.push(lane, self.clock.now_ms(), header.kind, front, body)
+                }
+                (pushed, _) => pushed,
+            },
         };
         match pushed {
             Ok(()) => Ok(()),

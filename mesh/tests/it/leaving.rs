@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::FutureExt;
+use mesh::Fixed;
 use starlane_core::{Code, Outcome, Role};
 use tokio::time::Instant;
 
@@ -85,6 +86,34 @@ async fn no_request_over_a_relay_to_a_node_that_stops_is_unknown() {
         assert!((70..250).contains(&answered), "seed {seed}: {answered}");
         assert_eq!(r.counted().answers_lost, 0);
     }
+}
+
+/// The routes of a node that stops stay as they were, also over links that ended before others did.
+#[tokio::test(start_paused = true)]
+async fn what_comes_over_a_relay_is_answered_though_the_link_to_whoever_asks_has_ended() {
+    let world = World::new(1);
+    let (a, r) = (world.node("a", Fake::echo(), &[]), world.node("r", Fake::echo(), &[]));
+    let b = world.members.member("b", Role::Relay, 1);
+    let by_relay = Fixed::new([(id("a"), id("r"))]);
+    let b = world.start(&b, Fake::echo(), &[a.address(), r.address()], by_relay);
+    r.add_address(a.address().to_string());
+    linked(&r, &["a", "b"]).await;
+    linked(&b, &["a", "r"]).await;
+    let stop = tokio::spawn({
+        let a = a.clone();
+        async move { a.stop().await }
+    });
+    // What it says to the relay, that it leaves for one, is under way for longer.
+    world.net.cut(a.address(), r.address());
+    linked(&b, &["r"]).await;
+    let begun = Instant::now();
+    let asked = b.request(id("a"), request(1, "x"));
+    after(100 * MS).await;
+    world.net.heal();
+    assert_eq!(body(asked.await), "x");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    stop.await.unwrap();
+    assert_eq!(a.counted().answers_lost, 0);
 }
 
 #[tokio::test(start_paused = true)]
