@@ -368,7 +368,7 @@ impl State {
         let neighbour = self.neighbours.get(&to);
         Hello {
             versions: (*VERSIONS.start(), *VERSIONS.end()),
-            features: 0,
+            features: Hello::ENDS_IN_ORDER,
             link: tag,
             life: Life { generation: self.plane.credentials.me().generation, process: self.plane.process },
             last: neighbour.map(Neighbour::taken).unwrap_or_default(),
@@ -421,6 +421,7 @@ impl State {
             peer: peer.clone(),
             life: hello.life,
             version,
+            ends_in_order: hello.features & Hello::ENDS_IN_ORDER != 0,
             dialled,
             connection,
             now,

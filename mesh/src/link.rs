@@ -51,6 +51,8 @@ pub(crate) struct Link {
     pub(crate) life: Life,
     /// The version of frames that both ends speak.
     version: u8,
+    /// Whether the other end hears on when it is told that this node leaves; an older one closes the connection at once.
+    ends_in_order: bool,
     /// Who it is, as frames name it.
     pub(crate) id: NodeId,
     /// Whether this node dialled.
@@ -110,6 +112,7 @@ pub(crate) struct Begin {
     pub(crate) peer: Peer,
     pub(crate) life: Life,
     pub(crate) version: u8,
+    pub(crate) ends_in_order: bool,
     pub(crate) dialled: bool,
     pub(crate) connection: Connection,
     pub(crate) now: Duration,
@@ -141,6 +144,7 @@ impl Link {
             peer: begin.peer,
             life: begin.life,
             version: begin.version,
+            ends_in_order: begin.ends_in_order,
             dialled: begin.dialled,
             running: Arc::default(),
             begun: begin.now,

@@ -1139,7 +1139,7 @@ fn spread(word: u64) -> u64 {
 pub struct Hello {
     /// The oldest and the newest version of frames that it speaks.
     pub versions: (u8, u8),
-    /// What the node can do beyond what every node of the version can; unknown bits mean nothing.
+    /// What the node can do beyond what every node of the version can, as [`Hello::ENDS_IN_ORDER`]; unknown bits mean nothing.
     pub features: u64,
     /// Names the connection; the node that dialled draws it, the other one repeats it.
     pub link: u64,
@@ -1182,6 +1182,9 @@ pub struct Taken {
 }
 
 impl Hello {
+    /// A bit of `features`: when the other end says that it leaves, the node still sends what waits and hears what is under way.
+    pub const ENDS_IN_ORDER: u64 = 1;
+
     /// What the other side took from a connection, when it knows.
     pub fn taken(&self, link: u64) -> Option<&Taken> {
         self.last.iter().flatten().find(|taken| taken.link == link)

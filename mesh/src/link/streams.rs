@@ -3,6 +3,7 @@
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{ReadExactError, RecvStream, SendStream};
@@ -12,6 +13,7 @@ use starlane_core::frame::{
 };
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, yield_now};
+use tokio::time::timeout;
 
 use super::arrivals::{Claim, Turn};
 use super::lane::Piece;
@@ -27,8 +29,10 @@ const TURN_BYTES: usize = 256 * 1024;
 const BODY_BYTES_AHEAD: usize = 1024 * 1024;
 /// Bodies on streams of their own give way to frames.
 const BODY_PRIORITY: i32 = -1;
-/// That a node leaves is said behind all that it said before.
-const FAREWELL_PRIORITY: i32 = -2;
+/// To a neighbour that goes at once when it hears that this node leaves, that is said behind all that was said before.
+const LAST_PRIORITY: i32 = -2;
+/// How long such a neighbour is still answered before it is told.
+const BEFORE_LAST: Duration = Duration::from_millis(50);
 
 /// The streams that a link begins with.
 pub(crate) struct Streams {
@@ -272,7 +276,10 @@ pub(super) async fn write_control(
             _ = farewell.wait_for(|farewell| farewell.mine) => None,
         };
         let Some(packet) = packet else {
-            let _ = send.set_priority(FAREWELL_PRIORITY);
+            if !link.ends_in_order {
+                let _ = timeout(BEFORE_LAST, link.connection.closed()).await;
+                let _ = send.set_priority(LAST_PRIORITY);
+            }
             // A connection that is lost says it by itself.
             let _ = send.finish();
             return;

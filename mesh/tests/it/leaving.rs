@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use mesh::Fixed;
-use starlane_core::{Code, Outcome, Role};
+use starlane_core::frame::{self, Head, Header, Kind, Place};
+use starlane_core::{Code, Outcome, Reply, Role};
 use tokio::time::Instant;
 
 use crate::hostile::member;
 use crate::net::Weather;
-use crate::raw::Raw;
-use crate::world::{Fake, World, after, body, code, echo, id, linked, request, request_between};
+use crate::raw::{Raw, VERSION};
+use crate::world::{Fake, World, after, body, code, echo, id, linked, message_id, request, request_between};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -117,6 +118,42 @@ async fn what_comes_over_a_relay_is_answered_though_the_link_to_whoever_asks_has
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_a_node_leaves_is_heard_while_a_long_answer_is_under_way() {
+    const BYTES: usize = 8_000_000;
+    let world = World::new(1);
+    let long = Fake::new(|_| async { Outcome::Ok(Reply::new(200, "text/plain", vec![7; BYTES])) }.boxed());
+    let (a, b) = world.pair(long.clone()).await;
+    world.net.set_weather(Weather { delay: 20 * MS, ..Weather::default() });
+    let asked = a.request(id("b"), request(1, "x"));
+    long.wait_for(1).await;
+    let stop = tokio::spawn(async move { b.stop().await });
+    after(100 * MS).await;
+    assert!(!stop.is_finished());
+    assert_eq!(code(&a.request(id("b"), request(2, "x")).await), ("rejected", Some(Code::Unreachable)));
+    assert_eq!(body(asked.await).len(), BYTES);
+    stop.await.unwrap();
+}
+
+/// So does a node of an earlier version.
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_that_goes_as_soon_as_it_hears_of_it_is_answered_before() {
+    let world = World::new(1);
+    let a = world.node("a", Fake::echo(), &[]);
+    let raw = Raw::new(&world.net);
+    let mut link = raw.link(a.address(), &member(&world, "b", Role::Relay)).await;
+    linked(&a, &["b"]).await;
+    let stop = tokio::spawn(async move { a.stop().await });
+    let mut trace = Vec::new();
+    let header = Header::new(Kind::Trace, id("b"), id("a"), message_id(1), 5_000);
+    frame::begin(&mut trace, VERSION, &header, Head::None, Place::Inline(0)).unwrap();
+    link.lanes[0].0.write_all(&trace).await.unwrap();
+    assert_eq!(link.next_before_it_leaves(0).await.map(|header| header.kind), Some(Kind::Traced));
+    assert_eq!(link.next_before_it_leaves(0).await, None);
+    link.connection.close(0_u32.into(), b"");
+    stop.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_that_stop_at_once_do_not_wait_for_each_other() {
     let world = World::new(1);
     let (a, b) = world.pair(Fake::echo()).await;
@@ -153,7 +190,7 @@ async fn a_neighbour_that_says_it_leaves_is_asked_nothing_and_has_to_leave() {
     let mut link = raw.link(a.address(), &member(&world, "b", Role::Relay)).await;
     linked(&a, &["b"]).await;
     let waits = a.request(id("b"), request(1, "x"));
-    link.next_frame(starlane_core::frame::lane(&"shop:a".parse().unwrap(), &"shop:b".parse().unwrap())).await;
+    link.next_frame(frame::lane(&"shop:a".parse().unwrap(), &"shop:b".parse().unwrap())).await;
     link.control.finish().unwrap();
     let begun = Instant::now();
     after(50 * MS).await;

@@ -114,6 +114,23 @@ impl RawLink {
         }
     }
 
+    /// What comes back over a lane before the node says that it leaves: whoever is of an earlier version hears no more then.
+    pub(crate) async fn next_before_it_leaves(&mut self, lane: usize) -> Option<Header> {
+        let mut slicer = Slicer::frames();
+        loop {
+            if let Some(piece) = slicer.next().unwrap() {
+                return Some(Frame::read(piece).unwrap().header);
+            }
+            tokio::select! {
+                biased;
+                heard = self.heard.read_chunk(usize::MAX, true) => drop(heard.unwrap()?),
+                chunk = self.lanes[lane].1.read_chunk(usize::MAX, true) => {
+                    slicer.push(chunk.unwrap().unwrap().bytes);
+                }
+            }
+        }
+    }
+
     /// Whether the control stream stays open without a word.
     pub(crate) fn is_open(&self) -> bool {
         self.connection.close_reason().is_none() && self.heard.id().index() == 0
