@@ -1,11 +1,13 @@
 //! A node that stops leaves in order.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
-use mesh::Fixed;
+use mesh::{Action, Fixed, Malformed, Peer, Routing};
 use starlane_core::frame::{self, Head, Header, Kind, Place};
-use starlane_core::{Code, Outcome, Reply, Role};
+use starlane_core::{Code, NodeId, Outcome, Reply, Role};
 use tokio::time::Instant;
 
 use crate::hostile::member;
@@ -160,6 +162,55 @@ async fn two_that_stop_at_once_do_not_wait_for_each_other() {
     let begun = Instant::now();
     tokio::join!(a.stop(), b.stop());
     assert!(begun.elapsed() < 500 * MS, "{:?}", begun.elapsed());
+}
+
+/// A routing that tells every neighbour something whenever it is asked to.
+#[derive(Default)]
+struct Talks {
+    peers: Vec<NodeId>,
+    due: usize,
+}
+
+impl Routing for Talks {
+    fn handle_link_up(&mut self, peer: &Peer, _rtt: Duration, _now: Duration) {
+        self.peers.push(peer.name.id());
+    }
+    fn handle_link_down(&mut self, _peer: NodeId, _now: Duration) {}
+    fn handle_rtt(&mut self, _peer: NodeId, _rtt: Duration, _now: Duration) {}
+    fn handle_sent(&mut self, _peer: NodeId, _now: Duration) {}
+    fn handle_packet(&mut self, _from: NodeId, _packet: Bytes, _now: Duration) -> Result<(), Malformed> {
+        Ok(())
+    }
+    fn handle_timeout(&mut self, _now: Duration) {
+        self.due = self.peers.len();
+    }
+    fn poll_timeout(&self) -> Option<Duration> {
+        None
+    }
+    fn poll_action(&mut self) -> Option<Action> {
+        self.due = self.due.checked_sub(1)?;
+        Some(Action::Send { to: self.peers[self.due], packet: "x".into() })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_that_stop_at_once_hear_of_each_other_behind_what_their_routings_said() {
+    let world = World::new(1);
+    let start = |name: &str, dials: &[SocketAddr]| {
+        world.start(&world.members.member(name, Role::Relay, 1), Fake::echo(), dials, Talks::default())
+    };
+    let a = start("a", &[]);
+    let b = start("b", &[a.address()]);
+    linked(&a, &["b"]).await;
+    linked(&b, &["a"]).await;
+    world.net.set_weather(Weather { delay: 100 * MS, ..Weather::default() });
+    a.poke_routing();
+    b.poke_routing();
+    after(MS).await;
+    let begun = Instant::now();
+    tokio::join!(a.stop(), b.stop());
+    // Who does not hear of the other waits for two seconds, and one more.
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
