@@ -46,24 +46,9 @@ pub(super) fn run(store: Arc<dyn Store>, config: Config, loaded: Loaded) {
             Ok(view) => view,
             Err(error) => return loaded(Err(error.into())),
         };
-        let after = view.revision;
         let upkeep_every = config.upkeep_every;
-        let (remote, tended) = (store.contact().is_some(), store.is_tended());
-        let schemas = config.schemas.clone().map(OnceLock::from).unwrap_or_default();
-        let inner = Arc::new(Inner {
-            store: store.clone(),
-            remote,
-            view: RwLock::new(view),
-            reached: watch::Sender::new(Reached { revision: after, filled: true, stopped: None }),
-            hub: Hub::new(after),
-            locks: Locks::default(),
-            counters: Mutex::default(),
-            schemas,
-            compiled: Compiled::default(),
-            commits: Semaphore::new(config.commits_max),
-            room: Arc::new(Semaphore::new(config.listed_max.min(Semaphore::MAX_PERMITS))),
-            config,
-        });
+        let tended = store.is_tended();
+        let inner = Arc::new(Inner::new(store.clone(), config, view));
         let weak = Arc::downgrade(&inner);
         let mut ended = inner.reached.subscribe();
         loaded(Ok(inner));
@@ -200,6 +185,8 @@ fn take_in(
             Some(next) if applied < APPLY_AT_ONCE => event = next,
             Some(next) => {
                 inner.publish();
+                // Commits that come without a pause do not keep an index waiting.
+                inner.fill();
                 applied = 0;
                 event = next;
             }
@@ -297,6 +284,24 @@ async fn keep_up(inner: Weak<Inner>, every: Duration) {
 }
 
 impl Inner {
+    fn new(store: Arc<dyn Store>, config: Config, view: View) -> Self {
+        let after = view.revision;
+        Self {
+            remote: store.contact().is_some(),
+            store,
+            view: RwLock::new(view),
+            reached: watch::Sender::new(Reached { revision: after, filled: true, stopped: None }),
+            hub: Hub::new(after),
+            locks: Locks::default(),
+            counters: Mutex::default(),
+            schemas: config.schemas.clone().map(OnceLock::from).unwrap_or_default(),
+            compiled: Compiled::default(),
+            commits: Semaphore::new(config.commits_max),
+            room: Arc::new(Semaphore::new(config.listed_max.min(Semaphore::MAX_PERMITS))),
+            config,
+        }
+    }
+
     /// Takes a commit into the view and hands it to the watches.
     fn apply(&self, unpacker: &mut Unpacker, batch: &Batch) -> Result<(), store::Error> {
         let mut changed = Vec::with_capacity(batch.changes.len());
@@ -397,8 +402,10 @@ mod tests {
     use std::collections::VecDeque;
 
     use futures::future::BoxFuture;
+    use starlane_core::{Property, Status, Timestamp};
 
     use super::*;
+    use crate::store::MemoryStore;
 
     /// Events that are there already; then none comes.
     struct There(VecDeque<u64>);
@@ -430,5 +437,34 @@ mod tests {
         }
         drop(waits);
         assert!(stretches.is_empty());
+    }
+
+    fn resource(point: &str, kind: &str) -> Arc<Resource> {
+        let indexed = Property { value: "total".into(), locked: false };
+        Arc::new(Resource {
+            point: point.parse().unwrap(),
+            kind: kind.parse().unwrap(),
+            properties: [("indexed".parse().unwrap(), indexed)].into_iter().collect(),
+            status: Status::ready(),
+            created: Revision(1),
+            modified: Revision(1),
+            version: 1,
+        })
+    }
+
+    #[test]
+    fn an_index_is_filled_while_commits_come_without_a_pause() {
+        let mut view = View::load(vec![Arc::new(root())], HashMap::new(), Revision(1));
+        for n in 0..3 * LOOKS {
+            view.put(resource(&format!("shop:o-{n}"), "Order"));
+        }
+        view.put(resource("shop:kinds:order", "Kind"));
+        assert!(view.is_unfilled());
+        let config = Config::in_memory(Arc::new(|| Timestamp(1)));
+        let inner = Inner::new(Arc::new(MemoryStore::default()), config, view);
+        let mut commits = There((2..10 * APPLY_AT_ONCE as u64).collect());
+        let first = Ok(store::Event::Progress(Revision(1)));
+        assert!(take_in(&inner, &mut Unpacker::default(), &mut commits, first).is_none());
+        assert!(commits.0.is_empty() && !inner.view.read().is_unfilled());
     }
 }
