@@ -21,7 +21,10 @@ pub(super) fn lines(watches: &Value, lines: &mut Vec<String>) {
 /// `told up to revision 12`
 fn how_far(watch: &Value) -> String {
     let told = &watch["told"];
-    let failed = watch["failures"].as_u64().map(|count| format!("; the next failed {count} times"));
+    let failed = watch["failures"].as_u64().map(|count| match count {
+        1 => "; the next failed once".to_owned(),
+        count => format!("; the next failed {count} times"),
+    });
     let text = match (&told["revision"], &told["list"], &told["commit"]) {
         (Value::Null, Value::Null, _) => "told nothing yet".to_owned(),
         (Value::Null, list, _) => match told["after"].as_str() {
@@ -47,7 +50,7 @@ mod tests {
         let watches = json!([
             { "name": "overdue", "selector": "shop:*", "told": { "revision": 12 } },
             { "name": "a", "selector": "a", "told": { "list": 9, "after": "shop:b" }, "failures": 3 },
-            { "name": "b", "selector": "b", "told": { "list": 9 } },
+            { "name": "b", "selector": "b", "told": { "list": 9 }, "failures": 1 },
             { "name": "c", "selector": "c", "told": { "revision": 12, "commit": 14, "changes": 2 } },
             { "name": "d", "selector": "d" },
         ]);
@@ -57,7 +60,7 @@ mod tests {
             "watches",
             "  overdue  told up to revision 12",
             "  a        told the list of revision 9 up to shop:b; the next failed 3 times",
-            "  b        is told the list of revision 9",
+            "  b        is told the list of revision 9; the next failed once",
             "  c        told up to revision 12, and 2 changes of revision 14",
             "  d        told nothing yet",
         ];
