@@ -91,27 +91,28 @@ impl Watching {
         reads: Arc<Semaphore>,
     ) {
         let point = &resource.point;
+        let is_still = || {
+            let is_same =
+                |now: Arc<Resource>| now.created == resource.created && now.properties == resource.properties;
+            self.registry.get(point).is_some_and(is_same)
+        };
         let mut wait = AGAIN;
         loop {
             let turn = reads.acquire().await;
             let watches = self.watches(&resource).await;
             drop(turn);
             match watches {
-                Ok(true) => {
-                    watching.lock().insert(point.clone());
-                    return attend(&self.host, &watching, vec![point.clone()]).await;
-                }
-                Ok(false) => {
-                    watching.lock().remove(point);
+                Ok(watches) => {
+                    if note(&watching, point, watches, is_still) {
+                        attend(&self.host, &watching, vec![point.clone()]).await;
+                    }
                     return;
                 }
                 Err(error) => tracing::debug!(%point, "what it watches is not known yet: {error}"),
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(AGAIN_MAX);
-            let is_same =
-                |now: Arc<Resource>| now.created == resource.created && now.properties == resource.properties;
-            if !self.registry.get(point).is_some_and(is_same) {
+            if !is_still() {
                 // Whoever follows looks at that.
                 return;
             }
@@ -124,6 +125,26 @@ impl Watching {
         let name = resource.property("mechtron.name").map(ToString::to_string).unwrap_or_default();
         Ok(!contract.watches(&name).is_empty())
     }
+}
+
+/// Takes note of whether a mechtron watches something, unless it was changed or went elsewhere while that was found out; tells
+/// whether it is to be attended to. Whoever follows hears of a change when the registry shows it, so with the lock held for
+/// both, what is taken out is not put in again.
+fn note(
+    watching: &Mutex<HashSet<Point>>,
+    point: &Point,
+    watches: bool,
+    is_still: impl FnOnce() -> bool,
+) -> bool {
+    let mut watching = watching.lock();
+    if !is_still() {
+        return false;
+    }
+    match watches {
+        true => watching.insert(point.clone()),
+        false => watching.remove(point),
+    };
+    watches
 }
 
 /// Lets the host attend to mechtrons. Those that it has no room for are tried again for as long as they watch something here.
@@ -613,6 +634,17 @@ mod tests {
         watching.lock().clear();
         attending.await;
         assert!(host.info(&first).await.is_none());
+    }
+
+    #[test]
+    fn what_was_found_out_of_a_mechtron_that_went_elsewhere_meanwhile_counts_no_more() {
+        let (watching, point) = (Mutex::new(HashSet::new()), "shop:a".parse().unwrap());
+        for (watches, is_still, noted) in
+            [(true, false, false), (true, true, true), (false, false, true), (false, true, false)]
+        {
+            assert_eq!(note(&watching, &point, watches, || is_still), watches && is_still);
+            assert_eq!(watching.lock().contains(&point), noted);
+        }
     }
 
     /// Who waits to tell holds the registry's own resources, however many wait.
