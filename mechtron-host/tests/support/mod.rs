@@ -49,7 +49,7 @@ pub struct Node {
     pub saved: Mutex<Vec<(Epoch, Durability)>>,
     pub saves: Mutex<usize>,
     pub save_fails: Mutex<Option<Refusal>>,
-    /// Saving waits while this is false.
+    /// What begins to be saved while this is false waits until it is true.
     pub may_save: watch::Sender<bool>,
     /// Loading waits while this is false, and then answers what was there when it was asked.
     pub may_load: watch::Sender<bool>,
@@ -123,15 +123,19 @@ impl Outside for Node {
         durability: Durability,
         state: Bytes,
     ) -> BoxFuture<'static, Result<(), Refusal>> {
+        let mut may = self.may_save.subscribe();
+        // One that begins while it may is not held up later.
+        let goes_on = *may.borrow();
         let failure = self.save_fails.lock().unwrap().clone();
         *self.saves.lock().unwrap() += 1;
         if failure.is_none() {
             self.saved.lock().unwrap().push((epoch, durability));
             self.states.lock().unwrap().insert(point, state);
         }
-        let mut may = self.may_save.subscribe();
         async move {
-            let _ = may.wait_for(|may| *may).await;
+            if !goes_on {
+                let _ = may.wait_for(|may| *may).await;
+            }
             failure.map_or(Ok(()), Err)
         }
         .boxed()
