@@ -11,8 +11,9 @@ use super::backup::Kept;
 use crate::output::Stop;
 
 /// Makes the registry of a data folder from a backup. No node may run there, and the folder must have no registry: move a
-/// damaged `registry.redb` away first, with its log `registry.redb.wal`. The backup is checked to its end before anything appears; what is cut off or damaged
-/// restores nothing. Revisions go on a million later, so that watches begin anew and miss nothing.
+/// damaged `registry.redb` away first, with its log `registry.redb.wal`. The backup is checked to its end before anything
+/// appears; what is cut off or damaged restores nothing. Revisions go on a million later, so that watches begin anew and miss
+/// nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

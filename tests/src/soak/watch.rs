@@ -122,9 +122,18 @@ pub fn watches_under_faults(lab: Lab, asked: Watching) -> Option<Report> {
                 node.kill();
                 node.restart();
             } else {
+                let before = done.load(Ordering::Relaxed);
                 mesh.lab().cut(&cloud, &edge);
                 // Every other one lasts longer than a link does.
                 hold(Duration::from_secs(if fault % 2 == 0 { 2 } else { 8 }));
+                if forgets > 0 {
+                    // And than the history is kept.
+                    wait(PATIENCE, "changes go on", || {
+                        done.load(Ordering::Relaxed) > before + 2 * KEPT as usize
+                    });
+                    let forgot = forgotten.load(Ordering::Relaxed);
+                    wait(PATIENCE, "it is forgotten", || forgotten.load(Ordering::Relaxed) > forgot + 1);
+                }
                 mesh.lab().heal();
             }
         }
