@@ -358,6 +358,12 @@ async fn ranges(figures: &mut Vec<Figure>, resources: usize) {
     let start = Instant::now();
     let declaration = reserved("shop:kinds:order", "Kind", vec![set("indexed", "total")]);
     registry.put_reserved(&by(), declaration).await.unwrap();
+    // Without a schema only the mesh may declare it, which does not wait; whoever writes such a property does.
+    let waits = Create {
+        changes: vec![set("indexed", "x")],
+        ..Create::new("shop:waits".parse().unwrap(), "Base".parse().unwrap())
+    };
+    registry.create(&by(), waits).await.unwrap();
     figure(
         figures,
         format!("declare an index of {resources}"),
