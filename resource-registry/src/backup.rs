@@ -204,15 +204,11 @@ pub fn restore(file: &Path, registry: &Path) -> Result<Summary, RestoreError> {
     }
     let mut backup = Reader::open(file)?;
     let new = registry.with_extension("restored");
-    let remove = |path: &Path| match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io(error)),
-        _ => Ok(()),
-    };
-    remove(&new)?;
+    store::remove_file(&new).map_err(io)?;
     let written = write(&mut backup, &new);
     if written.is_err() {
         // What was wrong is more than that it cannot be cleared away.
-        drop(remove(&new));
+        drop(store::remove_file(&new));
     }
     let summary = written?;
     // Unlike renaming, this never takes the place of a file that appeared meanwhile.
@@ -220,10 +216,8 @@ pub fn restore(file: &Path, registry: &Path) -> Result<Summary, RestoreError> {
         io::ErrorKind::AlreadyExists => RestoreError::Exists(registry.to_owned()),
         _ => io(error),
     })?;
-    remove(&new)?;
-    if let Some(folder) = registry.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
-    }
+    store::remove_file(&new).map_err(io)?;
+    store::sync_folder(registry).map_err(io)?;
     Ok(summary)
 }
 

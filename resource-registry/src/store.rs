@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use starlane_core::{Epoch, Revision, Timestamp};
 
 pub(crate) use engine::{Apply, Engine, EngineConfig, Failure, LOG_BYTES, file_opener};
-pub use engine::{log_left, remove_file};
+pub use engine::{log_left, remove_file, sync_folder};
 pub use etcd::{AddressError, ETCD_STATE_BYTES_MAX, EtcdConfig, EtcdStates, EtcdStore, EtcdTls, EtcdUser};
 pub use memory::MemoryStore;
 pub use redb::{RedbConfig, RedbStore};

@@ -66,13 +66,15 @@ pub(crate) fn file_opener(path: &Path) -> Opener {
     Box::new(move || {
         let file = open_file(&path)?;
         // By whichever name it is opened, there is one log.
-        Ok(Files { file, log: open_file(&log_of(&path.canonicalize()?))? })
+        let path = path.canonicalize()?;
+        let log = open_file(&log_of(&path))?;
+        sync_folder(&path)?;
+        Ok(Files { file, log })
     })
 }
 
 fn open_file(path: &Path) -> std::io::Result<Box<dyn StorageBackend>> {
     let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    sync_folder(path)?;
     Ok(Box::new(FileBackend::new(file).map_err(std::io::Error::other)?))
 }
 
@@ -110,11 +112,12 @@ pub fn remove_file(path: &Path) -> std::io::Result<()> {
 }
 
 /// Makes durable that a file is where it is.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        Some(folder) => std::fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+///
+/// # Errors
+/// What the system says.
+pub fn sync_folder(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Makes a file that is ready for use, unless there is one: first under another name, since a power cut while it is made
@@ -125,10 +128,7 @@ fn make_file(path: &Path, format: &str, version: u64) -> Result<(), Failure> {
         return Ok(());
     }
     let new = path.with_extension("new");
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
+    remove_file(&new).map_err(io)?;
     let database = Database::create(&new)?;
     write_format(&database, format, version)?;
     database.close()?;

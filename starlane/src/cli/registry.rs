@@ -212,9 +212,8 @@ async fn into_file(from: &End, path: &Path) -> Result<Moved, Problem> {
     }
     std::fs::rename(&partial, path).map_err(io)?;
     store::remove_file(&partial).map_err(io)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     #[cfg(unix)]
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+    store::sync_folder(path).map_err(io)?;
     Ok(moved)
 }
 

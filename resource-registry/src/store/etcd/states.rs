@@ -15,7 +15,7 @@ use starlane_core::{Epoch, Point};
 use tokio::time::Instant;
 
 use super::EtcdStore;
-use super::client::Fault;
+use super::client::{Client, Fault};
 use super::layout::{decode, encode};
 use super::rpc::{Compare, KeyValue, RangeRequest, RequestOp, TxnRequest, revision};
 use super::writer::{damaged, reading};
@@ -204,13 +204,7 @@ impl EtcdStates {
                     (known, lost) = (Some(meant), Some(reason.clone()));
                     Some(reason)
                 }
-                Err(fault) => {
-                    let error = reading(client, fault);
-                    return Err(match lost {
-                        Some(_) => Error::Unknown { reason: error.to_string().into() },
-                        None => error,
-                    });
-                }
+                Err(fault) => return Err(refused(client, fault, lost.is_some())),
             };
             let wait = backoff.next(jitter());
             if Instant::now() + wait >= until {
@@ -280,14 +274,7 @@ impl EtcdStates {
                     lost = Some(reason.clone());
                     reason
                 }
-                Err(fault) => {
-                    let error = reading(client, fault);
-                    // An earlier try may have written it, whatever is said of this one.
-                    return Err(match lost {
-                        Some(_) => Error::Unknown { reason: error.to_string().into() },
-                        None => error,
-                    });
-                }
+                Err(fault) => return Err(refused(client, fault, lost.is_some())),
             };
             let wait = backoff.next(jitter());
             if Instant::now() + wait >= until {
@@ -364,5 +351,14 @@ fn stale(point: &Point, begun: u64) -> Error {
 impl fmt::Debug for EtcdStates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdStates").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// Why a write was refused; when an earlier try was lost that one may have happened, whatever is said of this one.
+fn refused(client: &Client, fault: Fault, is_lost: bool) -> Error {
+    let error = reading(client, fault);
+    match is_lost {
+        true => Error::Unknown { reason: error.to_string().into() },
+        false => error,
     }
 }
